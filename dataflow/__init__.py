@@ -1,0 +1,1 @@
+"""The model of computation and its engine. Knows nothing of neural networks."""

@@ -1,0 +1,1 @@
+"""What keeps promise 1 across devices: ledger, links, liveness, transport."""

@@ -1,0 +1,1 @@
+"""Graph and deployment files: read, validate, expand, compile."""
