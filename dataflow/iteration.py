@@ -1,0 +1,203 @@
+"""What an iteration must satisfy in every mode: R8, R9, R10 and R11.
+
+Each rule first looks at all modes at once. Where that is refused it looks at the modes
+one by one, as it must: what is wrong at once need not be wrong in any mode.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from dataflow.analysis import CapacityError, capacities
+from dataflow.balance import (
+    AnalysisError,
+    ModeGraph,
+    RateError,
+    mode_graph,
+    parts,
+    repetition_vector,
+    repetitions,
+)
+from dataflow.deadlock import DeadlockError, deadlock
+from dataflow.execution import Execution
+from dataflow.finding import Finding
+from dataflow.graph import Fifo, Graph
+from dataflow.modes import (
+    at_once,
+    combined,
+    mode_combinations,
+    relevant_modes,
+    shared_counts,
+)
+from dataflow.schedule import schedule
+from dataflow.strong import strong_parts
+
+
+def consistent(graph: Graph) -> Iterator[Finding]:
+    """R8: in every mode the balance equations have a solution."""
+    for part in parts(graph):
+        try:
+            repetitions(at_once(part))
+        except RateError as error:
+            yield from _inconsistent(part, error)
+
+
+def _inconsistent(part: Graph, together: RateError) -> Iterator[Finding]:
+    """Look at the modes one by one; if they are not too many."""
+    seen: set[Fifo] = set()
+    try:
+        combinations = mode_combinations(part)
+    except AnalysisError as error:
+        problem = f"with all modes at once, {together.problem}; {error.problem}"
+        yield Finding("R8", together.subject, problem, together.fix)
+        return
+    for modes in combinations:
+        try:
+            repetition_vector(part, modes)
+        except RateError as error:
+            if error.fifo not in seen:
+                yield finding("R8", error, modes)
+            seen.add(error.fifo)
+
+
+def same_counts(graph: Graph) -> Iterator[Finding]:
+    """R9: actors without dynamic ports fire equally often in every mode."""
+    for part in parts(graph):
+        if not part.dpgs or shared_counts(part, at_once(part)) is not None:
+            continue
+        try:
+            combinations = list(mode_combinations(part))
+        except AnalysisError as error:
+            yield finding("R9", error)
+            continue
+        dynamic = {name for dpg in part.dpgs for name in dpg.members}
+        static = [name for name in part.actors if name not in dynamic]
+        first = repetition_vector(part, combinations[0])
+        for modes in combinations[1:]:
+            counts = repetition_vector(part, modes)
+            for name in static:
+                if counts[name] != first[name]:
+                    yield _period(name, (first, combinations[0]), (counts, modes))
+                    break
+            else:
+                continue
+            break
+
+
+def _period(
+    name: str,
+    one: tuple[Mapping[str, int], Mapping[str, str]],
+    other: tuple[Mapping[str, int], Mapping[str, str]],
+) -> Finding:
+    (before, here), (after, there) = one, other
+    changed = [dpg for dpg in here if here[dpg] != there[dpg]]
+    first = named({dpg: here[dpg] for dpg in changed})
+    second = named({dpg: there[dpg] for dpg in changed})
+    problem = (
+        f"fires {before[name]} times per iteration in mode {first}, but {after[name]} "
+        f"times in mode {second}, and no mode governs it"
+    )
+    fix = "make the rates around it the same in both modes, or its ports dynamic"
+    return Finding("R9", f"actor '{name}'", problem, fix)
+
+
+def live(graph: Graph) -> Iterator[Finding]:
+    """R10: in every mode an iteration completes."""
+    for part in parts(graph):
+        together = at_once(part)
+        counts = shared_counts(part, together)
+        if counts is None or not part.dpgs:
+            yield from _stuck(part)
+        elif not Execution(together, list(counts.values())).run():
+            yield from _stuck_somewhere(part, together, counts)
+
+
+def _stuck(part: Graph) -> Iterator[Finding]:
+    try:
+        combinations = mode_combinations(part)
+    except AnalysisError as error:
+        yield finding("R10", error)
+        return
+    seen: set[frozenset[tuple[Fifo, int]]] = set()  # modes often share a cure
+    for modes in combinations:
+        if (stuck := stuck_in(part, modes)) is not None:
+            cure = frozenset(stuck.extra.items())
+            if cure not in seen:
+                yield finding("R10", stuck, modes)
+            seen.add(cure)
+
+
+def _stuck_somewhere(
+    part: Graph, together: ModeGraph, counts: Mapping[str, int]
+) -> Iterator[Finding]:
+    """Look at each strongly connected part for itself, in the modes that differ there.
+
+    Waiting closes a cycle, and a cycle lies within one strongly connected part of the
+    graph with all modes at once. So a combination of modes is live if each of these
+    parts is, given all that it takes from elsewhere.
+    """
+    usual = {dpg.name: next(iter(dpg.modes)) for dpg in part.dpgs}
+    edges = list(zip(together.fifos, together.source, together.target, strict=True))
+    for inside in strong_parts(together):
+        fifos = [f for f, s, t in edges if s in inside and t in inside]
+        try:
+            combinations = combined(relevant_modes(part, fifos))
+        except AnalysisError as error:
+            yield finding("R10", error)
+            continue
+        seen: set[frozenset[tuple[Fifo, int]]] = set()
+        for modes in combinations:
+            execution = _alone(part, {**usual, **modes}, counts, inside)
+            if not execution.run():
+                stuck = deadlock(execution)
+                cure = frozenset(stuck.extra.items())
+                if cure not in seen:
+                    yield finding("R10", stuck, modes)
+                seen.add(cure)
+
+
+def _alone(
+    part: Graph,
+    modes: Mapping[str, str],
+    counts: Mapping[str, int],
+    inside: frozenset[int],
+) -> Execution:
+    """Return an execution of the actors `inside`, given all they take from outside."""
+    mode = mode_graph(part, modes)
+    left = [
+        counts[name] if i in inside and name not in mode.resting else 0
+        for i, name in enumerate(mode.actors)
+    ]
+    execution = Execution(mode, left)
+    for i, (source, target) in enumerate(zip(mode.source, mode.target, strict=True)):
+        if source not in inside:
+            execution.add_tokens(i, left[target] * mode.consumed[i])
+    return execution
+
+
+def stuck_in(part: Graph, modes: Mapping[str, str]) -> DeadlockError | None:
+    """Return why an iteration in `modes` does not complete, or None if it does."""
+    try:
+        schedule(part, modes)
+    except DeadlockError as error:
+        return error
+    return None
+
+
+def bounded(graph: Graph) -> Iterator[Finding]:
+    """R11: the declared capacities let every mode complete its iterations."""
+    for part in parts(graph):
+        try:
+            capacities(part)
+        except CapacityError as error:
+            yield finding("R11", error)
+
+
+def finding(
+    rule: str, error: AnalysisError, modes: Mapping[str, str] | None = None
+) -> Finding:
+    """Return an error of an analysis as what a rule found."""
+    where = f"in mode {named(modes)}: " if modes else ""
+    return Finding(rule, error.subject, where + error.problem, error.fix)
+
+
+def named(modes: Mapping[str, str]) -> str:
+    return ", ".join(f"{mode!r} of {dpg!r}" for dpg, mode in modes.items())

@@ -1,0 +1,279 @@
+"""A plan: a deployment compiled into all that a device needs to run.
+
+A plan is a folder: ``plan.json`` (the plain graph, the devices, the reference graph)
+and ``segments/<sha256>.onnx``. Compiling one needs the `onnx` library and the user's
+YAML; running one needs only the folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from dataflow.errors import MisuseError
+from dataflow.graph import (
+    Actor,
+    Branch,
+    Dpg,
+    Fifo,
+    Graph,
+    Port,
+    PortRef,
+    Region,
+    TokenType,
+)
+
+PLAN_FILE = "plan.json"
+SEGMENTS = "segments"
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One running process that hosts actors."""
+
+    name: str
+    role: Literal["endpoint", "server"]
+    listen: str | None = None
+    """ZeroMQ address that it binds, ``tcp://host:port``; servers must have one."""
+    connect: str | None = None
+    """Address where others reach it; differs from `listen` when that is a wildcard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled deployment.
+
+    Attributes:
+        reference: The same graph unsplit and undeployed, with the deployment's codecs
+            written into it: what "full" is compared with (promise 3).
+        keys: Folder of CURVE certificates, or None for plain links.
+    """
+
+    name: str
+    graph: Graph
+    devices: Mapping[str, Device]
+    reference: Graph
+    folder: Path
+    keys: Path | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the plan's content: names it in messages, folders and reports."""
+        return hashlib.sha256(_text(self).encode()).hexdigest()
+
+    def device(self, name: str) -> Device:
+        """Return the device called `name`.
+
+        Raises:
+            MisuseError: No such device.
+        """
+        if name not in self.devices:
+            raise MisuseError(
+                f"device '{name}': not in deployment '{self.name}'; "
+                f"its devices are {', '.join(self.devices)}"
+            )
+        return self.devices[name]
+
+
+def write_plan(plan: Plan) -> None:
+    """Write ``plan.json`` into the plan's folder; segments are there already."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    partial = plan.folder / f"{PLAN_FILE}.partial"
+    partial.write_text(_text(plan))
+    partial.replace(plan.folder / PLAN_FILE)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return the plan that `folder` holds.
+
+    Raises:
+        MisuseError: No plan there, or one of another version.
+    """
+    path = folder / PLAN_FILE
+    try:
+        data = json.loads(path.read_text())
+        version = data["understudy"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MisuseError(
+            f"{path}: cannot be read as a plan ({error}); compile it with "
+            "`understudy check DEPLOYMENT --plan FOLDER`"
+        ) from None
+    if version != PLAN_VERSION:
+        raise MisuseError(
+            f"{path}: plan of version {version}, this is version {PLAN_VERSION}; "
+            "compile it again"
+        )
+    return Plan(
+        name=data["deployment"],
+        graph=graph_from_json(data["graph"]),
+        devices={d["name"]: Device(**d) for d in data["devices"]},
+        reference=graph_from_json(data["reference"]),
+        folder=folder,
+        keys=Path(data["keys"]) if data["keys"] else None,
+    )
+
+
+def _text(plan: Plan) -> str:
+    return json.dumps(
+        {
+            "understudy": PLAN_VERSION,
+            "deployment": plan.name,
+            "devices": [
+                {
+                    "name": d.name,
+                    "role": d.role,
+                    "listen": d.listen,
+                    "connect": d.connect,
+                }
+                for d in plan.devices.values()
+            ],
+            "keys": str(plan.keys) if plan.keys else None,
+            "graph": graph_to_json(plan.graph),
+            "reference": graph_to_json(plan.reference),
+        },
+        indent=1,
+    )
+
+
+def graph_to_json(graph: Graph) -> dict[str, Any]:
+    """Return `graph` as JSON values; `graph_from_json` is the inverse."""
+    return {
+        "name": graph.name,
+        "actors": [
+            {
+                "name": a.name,
+                "type": a.type,
+                "device": a.device,
+                "stateful": a.stateful,
+                "time": None if a.time is None else str(a.time),
+                "params": dict(a.params),
+                "ports": [
+                    {
+                        "name": p.name,
+                        "direction": p.direction,
+                        "token": str(p.token) if p.token else None,
+                        "rates": list(p.rates),
+                        "control": p.control,
+                        "optional": p.optional,
+                    }
+                    for p in a.ports
+                ],
+            }
+            for a in graph.actors.values()
+        ],
+        "fifos": [
+            {
+                "from": str(f.source),
+                "to": str(f.target),
+                "capacity": f.capacity,
+                "delay": f.delay,
+            }
+            for f in graph.fifos
+        ],
+        "dpgs": [
+            {
+                "name": d.name,
+                "controller": d.controller,
+                "carried": sorted(d.carried),
+                "modes": {
+                    mode: {str(ref): rate for ref, rate in row.items()}
+                    for mode, row in d.modes.items()
+                },
+            }
+            for d in graph.dpgs
+        ],
+        "regions": [
+            {
+                "name": r.name,
+                "stream": r.stream,
+                "source": r.source,
+                "sink": r.sink,
+                "control": r.control,
+                "fork": r.fork,
+                "join": r.join,
+                "window": r.window,
+                "deadline_ms": r.deadline_ms,
+                "branches": [
+                    {
+                        "row": b.row,
+                        "actors": list(b.actors),
+                        "device": b.device,
+                        "quality": b.quality,
+                        "segment": f"{b.segment:016x}",
+                    }
+                    for b in r.branches
+                ],
+            }
+            for r in graph.regions
+        ],
+    }
+
+
+def graph_from_json(data: Mapping[str, Any]) -> Graph:
+    """Return the graph that `graph_to_json` wrote."""
+    return Graph(
+        name=data["name"],
+        actors={
+            a["name"]: Actor(
+                name=a["name"],
+                type=a["type"],
+                device=a["device"],
+                stateful=a["stateful"],
+                time=None if a.get("time") is None else Fraction(a["time"]),
+                params=a["params"],
+                ports=tuple(
+                    Port(
+                        name=p["name"],
+                        direction=p["direction"],
+                        token=TokenType.parse(p["token"]) if p["token"] else None,
+                        rates=tuple(p["rates"]),
+                        control=p["control"],
+                        optional=p["optional"],
+                    )
+                    for p in a["ports"]
+                ),
+            )
+            for a in data["actors"]
+        },
+        fifos=tuple(
+            Fifo(
+                PortRef.parse(f["from"]),
+                PortRef.parse(f["to"]),
+                f["capacity"],
+                f["delay"],
+            )
+            for f in data["fifos"]
+        ),
+        dpgs=tuple(
+            Dpg(
+                name=d["name"],
+                controller=d["controller"],
+                carried=frozenset(d["carried"]),
+                modes={
+                    mode: {PortRef.parse(ref): rate for ref, rate in row.items()}
+                    for mode, row in d["modes"].items()
+                },
+            )
+            for d in data["dpgs"]
+        ),
+        regions=tuple(
+            Region(
+                **{key: r[key] for key in r if key != "branches"},
+                branches=tuple(
+                    Branch(
+                        row=b["row"],
+                        actors=tuple(b["actors"]),
+                        device=b["device"],
+                        quality=b["quality"],
+                        segment=int(b["segment"], 16),
+                    )
+                    for b in r["branches"]
+                ),
+            )
+            for r in data["regions"]
+        ),
+    )
