@@ -1,0 +1,355 @@
+"""The ledger of a stream: every frame is answered once, in order.
+
+It lives where the join is, on the sink's device, and is at once the region's control
+actor (it names the row of each iteration), its first-of join (the first answer counts)
+and its memory (what was admitted and not yet settled). Only the ledger retries.
+
+An iteration goes through::
+
+    fired ── window full ──────────────────────────────► dropped(window)
+      │ admitted
+      ▼
+    forked ── row chosen ─► attempt open ── answer ────► full | degraded
+                  ▲              │ lost, NACK
+                  └── next ready branch, if any ── none ► dropped(no-branch, error)
+                                 │ deadline
+                                 └─────────────────────► dropped(deadline)
+
+and is settled when all before it are. Attempts of one iteration may overlap; each
+branch is started at most once per iteration, so there are at most as many as branches.
+
+Lemma: deleting all tokens of one tag (stream, iteration, attempt) and forgetting its
+firings gives a state that a run without that attempt reaches, because inside a region
+no actor has state, no FIFO has initial tokens, and whatever a branch reads is retained
+at the fork until its iteration is settled.
+
+Sans-IO: no clock, socket, thread or random number. Each event returns the actions that
+follow from it, in order.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from dataflow.outcome import Reason
+from dataflow.wire.rows import BranchView, choose
+
+LOCAL_MARGIN_S = 0.004
+"""Added to the p99 of the last local branch, so that a late timer costs no deadline."""
+
+
+class Start(NamedTuple):
+    """Start a branch: send or run it on the tokens retained for the iteration."""
+
+    iteration: int
+    branch: int
+    attempt: int
+    budget_s: float
+    """Time left until the deadline."""
+    instead_of: int | None
+    """The branch that was started before for this iteration, if any."""
+
+
+class Settle(NamedTuple):
+    """Hand the outcome to the sink, and release what was retained. In order."""
+
+    iteration: int
+    branch: int | None
+    """None: dropped, for `reason`."""
+    reason: Reason
+    value: Any
+    fired_s: float
+    decided_s: float
+    attempts: int
+
+
+class Overdue(NamedTuple):
+    """An attempt on `branch` was still open when its deadline passed: evidence."""
+
+    iteration: int
+    branch: int
+    waited_s: float
+
+
+Action = Start | Settle | Overdue
+
+
+@dataclass(slots=True)
+class _Attempt:
+    branch: int
+    started_s: float
+    open: bool = True
+    """An answer may still come."""
+    suspect: bool = False
+    """Its branch was lost: another one was asked, but a late answer counts."""
+
+
+@dataclass(slots=True)
+class _Iteration:
+    number: int
+    fired_s: float
+    forked: bool = False
+    tried: int = 0
+    failed: bool = False
+    attempts: list[_Attempt] = field(default_factory=list)
+    verdict: Settle | None = None
+
+
+class Ledger:
+    """Window, attempts, deadlines and order of one stream.
+
+    Args:
+        branches: In the policy's order; row i is branch i.
+        window: Iterations admitted beyond the last settled.
+        deadline_s: From the firing of the source to the drop.
+    """
+
+    def __init__(
+        self, branches: Sequence[BranchView], *, window: int, deadline_s: float
+    ) -> None:
+        self._branches = branches
+        self._window = window
+        self._deadline_s = deadline_s
+        self._open: deque[_Iteration] = deque()
+        self._next = 0
+        self._last_local = max(
+            (i for i, branch in enumerate(branches) if branch.local), default=None
+        )
+        self.late_answers = 0
+
+    @property
+    def fired(self) -> int:
+        """Iterations fired so far: the number of the next one."""
+        return self._next
+
+    @property
+    def settled(self) -> int:
+        """Iterations settled so far: all below this number are."""
+        return self._next - len(self._open)
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
+
+    def fire(self, now_s: float) -> tuple[int, bool, list[Action]]:
+        """Number the next iteration; admit it while the window has room.
+
+        Returns:
+            Its number, whether it was admitted, and the actions that follow.
+        """
+        number, self._next = self._next, self._next + 1
+        admitted = len(self._open) < self._window  # number < settled + window
+        iteration = _Iteration(number, now_s)
+        self._open.append(iteration)
+        if not admitted:
+            self._drop(iteration, "window", now_s)
+        return number, admitted, self._settle()
+
+    def forked(self, number: int, now_s: float) -> list[Action]:
+        """The fork has the iteration's tokens: name its row."""
+        iteration = self._find(number)
+        if iteration is None or iteration.verdict is not None:
+            return []  # the deadline passed while the head ran
+        iteration.forked = True
+        return self._advance(iteration, now_s) + self._settle()
+
+    def answer(
+        self, number: int, attempt: int, value: Any, now_s: float
+    ) -> list[Action]:
+        """A branch answered. The first answer of an iteration counts."""
+        iteration = self._find(number)
+        if iteration is None or iteration.verdict is not None:
+            self.late_answers += 1
+            return []
+        if attempt >= len(iteration.attempts) or not iteration.attempts[attempt].open:
+            self.late_answers += 1
+            return []
+        iteration.attempts[attempt].open = False
+        iteration.verdict = Settle(
+            number,
+            iteration.attempts[attempt].branch,
+            "",
+            value,
+            iteration.fired_s,
+            now_s,
+            len(iteration.attempts),
+        )
+        return self._settle()
+
+    def refused(
+        self, number: int, attempt: int, now_s: float, *, error: bool
+    ) -> list[Action]:
+        """A branch will not answer (NACK, or it failed): start the next one."""
+        iteration = self._find(number)
+        if (
+            iteration is None
+            or iteration.verdict is not None
+            or attempt >= len(iteration.attempts)
+        ):
+            return []
+        iteration.attempts[attempt].open = False
+        iteration.failed |= error
+        return self._advance(iteration, now_s) + self._settle()
+
+    def lost(
+        self, branches: Iterable[int], now_s: float, *, final: bool
+    ) -> list[Action]:
+        """Branches became suspect (late answers count) or died (`final`: none come)."""
+        gone = set(branches)
+        actions: list[Action] = []
+        for iteration in self._open:
+            hit = False
+            for attempt in iteration.attempts:
+                if attempt.branch in gone and attempt.open:
+                    hit |= final or not attempt.suspect
+                    attempt.suspect = True
+                    attempt.open = not final
+            if hit and iteration.verdict is None:
+                actions += self._advance(iteration, now_s)
+        return actions + self._settle()
+
+    def tick(self, now_s: float) -> list[Action]:
+        """Time passed: deadlines, the last local start, branches that became ready."""
+        actions: list[Action] = []
+        for iteration in self._open:
+            if iteration.verdict is not None:
+                continue
+            if now_s >= iteration.fired_s + self._deadline_s:
+                actions.extend(
+                    Overdue(iteration.number, a.branch, now_s - a.started_s)
+                    for a in iteration.attempts
+                    if a.open and not a.suspect and not self._branches[a.branch].local
+                )
+                self._drop(
+                    iteration, "error" if iteration.failed else "deadline", now_s
+                )
+            elif iteration.forked:
+                if now_s >= self._local_start_s(iteration, now_s):
+                    actions.extend(self._start_local(iteration, now_s))
+                actions += self._advance(iteration, now_s)
+        return actions + self._settle()
+
+    def abort(self, now_s: float) -> list[Action]:
+        """The device fails: whatever is open is dropped, so nothing is unaccounted."""
+        for iteration in self._open:
+            if iteration.verdict is None:
+                self._drop(iteration, "error", now_s)
+        return self._settle()
+
+    def due_s(self, now_s: float) -> float:
+        """When `tick` has something to do next, unless an event comes before."""
+        # Deadlines are equal for all, so the oldest open one is due first; its local
+        # branch may have been started already, while that of a younger one is due.
+        due_s = float("inf")
+        for iteration in self._open:
+            if iteration.verdict is None:
+                due_s = min(due_s, iteration.fired_s + self._deadline_s)
+                start_s = self._local_start_s(iteration, now_s)
+                if start_s < float("inf"):
+                    return min(due_s, start_s)
+        return due_s
+
+    def outstanding(self, branches: Iterable[int] | None = None) -> list[int]:
+        """Iterations without a verdict, if given with an open attempt on `branches`."""
+        wanted = None if branches is None else set(branches)
+        return [
+            iteration.number
+            for iteration in self._open
+            if iteration.verdict is None
+            and (
+                wanted is None
+                or any(a.open and a.branch in wanted for a in iteration.attempts)
+            )
+        ]
+
+    def branch_of(self, number: int, attempt: int) -> int | None:
+        """The branch of an attempt; None for what is settled or unknown."""
+        iteration = self._find(number)
+        if iteration is None or attempt >= len(iteration.attempts):
+            return None
+        return iteration.attempts[attempt].branch
+
+    def started_s(self, number: int, attempt: int) -> float | None:
+        """When an attempt was started; None for what is settled or unknown."""
+        iteration = self._find(number)
+        if iteration is None or attempt >= len(iteration.attempts):
+            return None
+        return iteration.attempts[attempt].started_s
+
+    def _find(self, number: int) -> _Iteration | None:
+        index = number - self.settled
+        return self._open[index] if 0 <= index < len(self._open) else None
+
+    def _advance(self, iteration: _Iteration, now_s: float) -> list[Action]:
+        """Start the next ready branch unless a sound attempt is open; else drop."""
+        if not iteration.forked or iteration.verdict is not None:
+            return []
+        for attempt in iteration.attempts:
+            if attempt.open and not attempt.suspect:
+                return []
+        remaining_s = iteration.fired_s + self._deadline_s - now_s
+        choice = choose(
+            self._branches,
+            tried=iteration.tried,
+            remaining_s=remaining_s,
+            now_s=now_s,
+        )
+        if choice.branch is not None:
+            return [self._start(iteration, choice.branch, now_s)]
+        if not any(a.open for a in iteration.attempts):
+            self._drop(iteration, "error" if iteration.failed else choice.reason, now_s)
+        return []
+
+    def _start(self, iteration: _Iteration, branch: int, now_s: float) -> Start:
+        before = iteration.attempts[-1].branch if iteration.attempts else None
+        iteration.tried |= 1 << branch
+        iteration.attempts.append(_Attempt(branch, now_s))
+        return Start(
+            iteration.number,
+            branch,
+            len(iteration.attempts) - 1,
+            iteration.fired_s + self._deadline_s - now_s,
+            before,
+        )
+
+    def _start_local(self, iteration: _Iteration, now_s: float) -> Iterator[Action]:
+        """Start the last local branch beside attempts that may miss the deadline.
+
+        And, before it, better local ones that still fit. One that does not fit must
+        not be started in its place.
+        """
+        remaining_s = iteration.fired_s + self._deadline_s - now_s
+        for index, branch in enumerate(self._branches):
+            fits = index == self._last_local or branch.p99_s(now_s) <= remaining_s
+            tried = iteration.tried >> index & 1
+            if branch.local and branch.ready and fits and not tried:
+                yield self._start(iteration, index, now_s)
+
+    def _local_start_s(self, iteration: _Iteration, now_s: float) -> float:
+        """When the last local branch must be started, to be in time; inf: not now."""
+        if self._last_local is None or not iteration.forked:
+            return float("inf")
+        last = self._branches[self._last_local]
+        if iteration.tried >> self._last_local & 1 or not last.ready:
+            return float("inf")
+        needed_s = last.p99_s(now_s) + LOCAL_MARGIN_S
+        return iteration.fired_s + self._deadline_s - needed_s
+
+    def _drop(self, iteration: _Iteration, reason: Reason, now_s: float) -> None:
+        iteration.verdict = Settle(
+            iteration.number,
+            None,
+            reason,
+            None,
+            iteration.fired_s,
+            now_s,
+            len(iteration.attempts),
+        )
+
+    def _settle(self) -> list[Action]:
+        settled: list[Action] = []
+        while self._open and (verdict := self._open[0].verdict) is not None:
+            self._open.popleft()
+            settled.append(verdict)
+        return settled
