@@ -1,0 +1,276 @@
+"""The dialling half of a device: its links, and what follows from what they decide.
+
+`wire.link` decides; here its actions are carried out: sockets are opened and closed,
+streams told that a peer is there, suspect or dead. The serving half is `host`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dataflow.clock import now_s as clock_s
+from dataflow.errors import PeerError
+from dataflow.events import EventLog
+from dataflow.plan import Plan
+from dataflow.stream import Stream
+from dataflow.wire.control import control_version, pack_control, unpack_control
+from dataflow.wire.header import VERSION, Header, Kind
+from dataflow.wire.link import (
+    Action,
+    Close,
+    Dead,
+    Dial,
+    Lane,
+    Link,
+    Probe,
+    Refused,
+    Send,
+    State,
+    Suspect,
+    Up,
+)
+from dataflow.wire.transport import (
+    FromPeer,
+    HandshakeFailed,
+    LaneLost,
+    LaneOpened,
+    Transport,
+)
+
+ABOUT_CHARS_MAX = 4096
+GARBAGE_TOLD = 20
+"""Malformed messages reported one by one; further ones are only counted."""
+
+
+class Links:
+    """All links that a device dials.
+
+    Args:
+        plan: Gives the addresses of the peers.
+        device: Our name.
+        peers: Whom to dial; the first dials are due at once.
+        streams: Ours; the list may be filled after this is made.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        device: str,
+        *,
+        incarnation: int,
+        peers: Iterable[str],
+        streams: Sequence[Stream],
+        transport: Transport,
+        events: EventLog,
+    ) -> None:
+        self._plan = plan
+        self._streams = streams
+        self._transport = transport
+        self._events = events
+        self._garbage = 0
+        now_s = clock_s()
+        self.by_peer: Mapping[str, Link] = {
+            peer: Link(
+                peer, device=device, incarnation=incarnation, offers=(), now_s=now_s
+            )
+            for peer in sorted(peers)
+        }
+
+    @property
+    def refused(self) -> bool:
+        """Some peer does not take us, until somebody changes something."""
+        return any(link.refused for link in self.by_peer.values())
+
+    @property
+    def awaited(self) -> list[str]:
+        """Peers that are not ready, and may yet become it."""
+        return [
+            peer
+            for peer, link in self.by_peer.items()
+            if not link.ready and not link.refused
+        ]
+
+    def offer(self) -> None:
+        """Tell the links which streams exist; before the first turn."""
+        for link in self.by_peer.values():
+            offers = (stream.offer(link) for stream in self._streams)
+            link.offers = tuple(offer for offer in offers if offer is not None)
+
+    def tick(self, now_s: float) -> float:
+        """Time passed; return when there is something to do next."""
+        next_s = _NEVER_S
+        for link in self.by_peer.values():
+            suspect = link.state is State.SUSPECT
+            due_s = link.due_s()
+            if suspect or now_s >= due_s:
+                wanted = suspect and any(s.wants(link) for s in self._streams)
+                self._do(link, link.tick(now_s, wanted=wanted, about=self._about))
+                due_s = link.due_s()
+            next_s = min(next_s, due_s)
+        return next_s
+
+    def receive(
+        self,
+        event: LaneOpened | LaneLost | HandshakeFailed | FromPeer,
+        now_s: float,
+    ) -> None:
+        """Something happened on a lane that we dialled."""
+        link = self.by_peer[event.peer]
+        match event:
+            case FromPeer(_, lane, frames):
+                self._message(link, lane, frames, now_s)
+            case LaneOpened(_, lane):
+                self._do(link, link.lane_open(lane, now_s))
+            case LaneLost(_, lane):
+                self._do(link, link.lane_lost(lane, now_s))
+            case HandshakeFailed(_, why):
+                text = (
+                    f"device '{link.peer}' at {self._address(link)}: refuses the "
+                    f"handshake ({why}); check that both devices have the other's "
+                    "public key"
+                )
+                self._do(link, link.handshake_failed(text, now_s))
+
+    def send_token(self, link: Link, header: Header, frames: Sequence[Any]) -> bool:
+        """Send a token on the data lane of `link`; a failure is evidence."""
+        sent = self._transport.send(link.peer, "data", [header.pack(), *frames])
+        if not sent:
+            self._do(link, link.blocked(clock_s()))
+        return sent
+
+    def overdue(self, link: Link, text: str, now_s: float) -> None:
+        """Tell `link` that an attempt there is older than a slow model explains."""
+        self._do(link, link.overdue(text, now_s))
+
+    def bye(self) -> None:
+        for link in self.by_peer.values():
+            self._do(link, link.bye())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `understudy status` shows of the links."""
+        return {
+            peer: {
+                "state": link.state.value,
+                "session": link.session,
+                "refused": link.refused,
+            }
+            for peer, link in self.by_peer.items()
+        }
+
+    def _message(
+        self, link: Link, lane: Lane, frames: list[bytes], now_s: float
+    ) -> None:
+        try:
+            if lane == "data":
+                self._data(link, frames, now_s)
+            else:
+                self._control(link, frames[0], now_s)
+        except PeerError as error:
+            self._garbage += 1
+            if self._garbage <= GARBAGE_TOLD:
+                self._events.write("link.garbage", peer=link.peer, error=str(error))
+
+    def _data(self, link: Link, frames: list[bytes], now_s: float) -> None:
+        header = Header.parse(frames[0])
+        if header.session != link.session:
+            return
+        if header.kind is Kind.PROBED:
+            self._do(link, link.probed(header.session, now_s))
+        elif header.kind in (Kind.ANSWER, Kind.NACK):
+            for stream in self._streams:
+                if stream.id == header.stream:
+                    stream.answer(link, header, frames[1:], now_s)
+
+    def _control(self, link: Link, frame: bytes, now_s: float) -> None:
+        version = control_version(frame)
+        if version != VERSION:
+            why = (
+                f"device '{link.peer}' at {self._address(link)}: speaks protocol "
+                f"version {version}, this device version {VERSION}; install the same "
+                "understudy on both"
+            )
+            self._do(link, link.misunderstood(why, now_s))
+            return
+        message = unpack_control(frame)
+        self._do(link, link.control(message, now_s))
+
+    def _do(self, link: Link, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Dial():
+                    self._transport.dial(link.peer, self._address(link))
+                case Close():
+                    self._transport.hang_up(link.peer)
+                case Send(message):
+                    self._transport.send(link.peer, "control", [pack_control(message)])
+                case Probe(session):
+                    probe = Header(kind=Kind.PROBE, session=session)
+                    self._transport.send(link.peer, "data", [probe.pack()])
+                case Up(session, away_s):
+                    self._up(link, session, away_s)
+                case Suspect():
+                    self._failover(link, action)
+                case Dead(session):
+                    self._dead(link, session)
+                case Refused(why):
+                    self._events.write("link.refused", peer=link.peer, error=why)
+                    self._events.tell(f"understudy: {why}")
+
+    def _up(self, link: Link, session: int, away_s: float | None) -> None:
+        if away_s is None:
+            self._events.write("link.up", peer=link.peer, session=session)
+        else:
+            self._events.write(
+                "link.back", peer=link.peer, session=session, away_ms=away_s * 1e3
+            )
+        for stream in self._streams:
+            stream.reachable(link, clock_s())
+
+    def _failover(self, link: Link, suspect: Suspect) -> None:
+        """Start the next branch for whatever is outstanding at the peer of `link`."""
+        detected_s = clock_s()
+        # All decide before any acts: acting may raise, and loses no decision then.
+        hits = {s.name: s.lost(link, detected_s, final=False) for s in self._streams}
+        decided_s = clock_s()
+        for stream in self._streams:
+            stream.act(decided_s)
+        switched_s = clock_s()
+        self._events.write(
+            "link.suspect",
+            t_s=detected_s,
+            peer=link.peer,
+            session=suspect.session,
+            evidence=suspect.evidence,
+            text=suspect.text,
+        )
+        self._events.write(
+            "failover",
+            peer=link.peer,
+            evidence=suspect.evidence,
+            frames=hits,
+            detected_s=detected_s,
+            decided_s=decided_s,
+            switched_s=switched_s,
+        )
+
+    def _dead(self, link: Link, session: int) -> None:
+        now_s = clock_s()
+        for stream in self._streams:
+            stream.lost(link, now_s, final=True)
+        for stream in self._streams:
+            stream.act(now_s)
+        self._events.write("link.dead", peer=link.peer, session=session)
+
+    def _address(self, link: Link) -> str:
+        spec = self._plan.device(link.peer)
+        address = spec.connect or spec.listen
+        assert address is not None, f"server '{link.peer}' has no address"
+        return address
+
+    def _about(self) -> str:
+        """Return what the servers are told of our streams, for `understudy status`."""
+        text = json.dumps([stream.describe() for stream in self._streams])
+        return text if len(text) <= ABOUT_CHARS_MAX else ""
+
+
+_NEVER_S = float("inf")
