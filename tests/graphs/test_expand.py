@@ -1,0 +1,351 @@
+"""The plain graph of a deployment: its parts, its numbers, and that it is sound."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataflow.graph import Graph, PortRef
+from dataflow.rules import check
+from graphs.deployment_file import read_deployment
+from graphs.expand import expand, expansion
+from graphs.graph_file import read_graph, write_graph
+from graphs.located_yaml import FileErrors
+from graphs.plain_stream import default_window
+
+Write = Callable[..., Path]
+
+
+def expanded(path: Path, **given: object) -> Graph:
+    return expand(read_deployment(path, **given))  # type: ignore[arg-type]
+
+
+def messages(path: Path) -> tuple[str, ...]:
+    with pytest.raises(FileErrors) as caught:
+        expanded(path)
+    return caught.value.messages
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+@pytest.mark.parametrize(("cameras", "servers"), [(1, 1), (2, 2), (2, 4), (5, 3)])
+def test_every_stream_has_its_own_actors_on_every_server(
+    write: Write, cameras: int, servers: int, codec: str
+) -> None:
+    counts = {"cam": cameras, "edge": servers}
+    graph = expanded(write(), counts=counts, codec=codec)
+    crossing = [
+        f
+        for f in graph.fifos
+        if graph.actors[f.source.actor].device != graph.actors[f.target.actor].device
+    ]
+    at_home = 9  # camera prep net.head fork exit2 exit1 join row result
+    per_server = 5 + 2 * (codec != "none")
+    assert len(graph.actors) == cameras * (at_home + servers * per_server)
+    assert len(crossing) == 2 * cameras * servers
+    assert len(graph.regions) == len(graph.dpgs) == cameras
+    assert check(graph) == []
+
+
+def test_plain_graph_of_one_camera_and_one_server_is_the_one_described(
+    write: Write,
+) -> None:
+    graph = expanded(write(), counts={"cam": 1, "edge": 1})
+    assert [(a.name, a.device) for a in graph.actors.values()] == [
+        ("camera[cam.0]", "cam.0"),
+        ("prep[cam.0]", "cam.0"),
+        ("net.head[cam.0]", "cam.0"),
+        ("fork[cam.0]", "cam.0"),
+        ("net.tail[cam.0]@edge.0.tx", "cam.0"),
+        ("net.tail[cam.0]@edge.0.rx", "edge.0"),
+        ("net.tail[cam.0]@edge.0", "edge.0"),
+        ("net.tail[cam.0]@edge.0.return.tx", "edge.0"),
+        ("net.tail[cam.0]@edge.0.return.rx", "cam.0"),
+        ("exit2[cam.0]", "cam.0"),
+        ("exit1[cam.0]", "cam.0"),
+        ("join[cam.0]", "cam.0"),
+        ("row[cam.0]", "cam.0"),
+        ("result[cam.0]", "cam.0"),
+    ]
+    fork = graph.actors["fork[cam.0]"]
+    assert [p.name for p in fork.inputs] == ["features1", "features2", "row"]
+    assert {p.name for p in fork.outputs} == {
+        "b0_features2",
+        "b1_features2",
+        "b2_features1",
+    }
+    region = graph.regions[0]
+    assert (region.name, region.stream) == ("region[cam.0]", "cam.0")
+    assert [(b.row, b.device, b.quality) for b in region.branches] == [
+        ("edge.0", "edge.0", "full"),
+        ("exit2", "cam.0", "degraded"),
+        ("exit1", "cam.0", "degraded"),
+    ]
+    assert list(graph.dpgs[0].modes) == ["edge.0", "exit2", "exit1", "drop"]
+    carried = set(region.branches[0].actors) - {"net.tail[cam.0]@edge.0.tx"}
+    assert graph.dpgs[0].carried == carried
+
+
+def test_mode_of_a_row_plays_its_own_branch_and_no_other(write: Write) -> None:
+    graph = expanded(write())
+    for dpg, region in zip(graph.dpgs, graph.regions, strict=True):
+        assert not any(dpg.modes["drop"].values())
+        for branch in region.branches:
+            playing = {ref.actor for ref, rate in dpg.modes[branch.row].items() if rate}
+            assert playing == {*branch.actors, region.fork, region.join}
+
+
+def test_streams_begin_with_different_servers(write: Write) -> None:
+    graph = expanded(write(), counts={"cam": 3, "edge": 2})
+    assert [[b.row for b in r.branches[:2]] for r in graph.regions] == [
+        ["edge.0", "edge.1"],
+        ["edge.1", "edge.0"],
+        ["edge.0", "edge.1"],
+    ]
+
+
+def test_plain_graph_is_a_graph_file(write: Write, folder: Path) -> None:
+    for codec in ("none", "float16"):
+        graph = expanded(write(), codec=codec)
+        Path("plain.yaml").write_text(write_graph(graph))
+        assert read_graph(Path("plain.yaml")).graph == graph
+
+
+def test_every_actor_and_fifo_knows_its_place_in_the_files(write: Write) -> None:
+    found = expansion(read_deployment(write(), codec="int8"))
+    named = {*found.graph.actors, *(str(f) for f in found.graph.fifos)}
+    assert named <= found.location.keys()
+    location = found.location
+    assert location["camera[cam.1]"] == "digits.yaml:4:3"
+    assert location["net.tail[cam.0]@edge.1"] == "demo.yaml:10:3"
+    assert location["join[cam.0]"] == "demo.yaml:15:3"
+    assert location["camera[cam.0].label -> result[cam.0].label"] == "digits.yaml:16:5"
+
+
+def test_codec_stands_right_before_tx_and_right_behind_rx(write: Write) -> None:
+    graph = expanded(write(), codec="int8", counts={"cam": 1, "edge": 1})
+    assert graph.regions[0].branches[0].actors == (
+        "net.encode[cam.0]@edge.0",
+        "net.tail[cam.0]@edge.0.tx",
+        "net.tail[cam.0]@edge.0.rx",
+        "net.decode[cam.0]@edge.0",
+        "net.tail[cam.0]@edge.0",
+        "net.tail[cam.0]@edge.0.return.tx",
+        "net.tail[cam.0]@edge.0.return.rx",
+    )
+    assert graph.fifo_into[PortRef("net.tail[cam.0]@edge.0.tx", "in_features2")]
+    crossing = graph.token(
+        graph.fifo_into[PortRef("net.tail[cam.0]@edge.0.rx", "in_features2")]
+    )
+    assert crossing is not None
+    assert crossing.dtype == "uint8"
+
+
+def test_results_say_what_they_are_results_of(write: Write) -> None:
+    graph = expanded(write(), codec="float16", counts={"cam": 1, "edge": 1})
+    assert graph.actors["result[cam.0]"].params == {
+        "deployment": "demo",
+        "graph": "digits",
+        "rows": ["edge.0", "exit2", "exit1"],
+        "codec": "float16",
+    }
+
+
+def test_group_without_count_keeps_its_name(write: Write) -> None:
+    path = write(deployment=("role: endpoint, count: 2", "role: endpoint"))
+    assert expanded(path).regions[0].stream == "cam"
+
+
+def test_without_failover_the_mapped_servers_are_the_only_rows(write: Write) -> None:
+    path = write(
+        deployment=("failover:\n  order: [{net: edge}, exit2, exit1]\n", "failover:\n")
+    )
+    graph = expanded(path, counts={"cam": 1})
+    assert [b.row for b in graph.regions[0].branches] == ["edge.0", "edge.1"]
+    assert not any("exit" in name for name in graph.actors)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "rows", "prefix_end"),
+    [
+        ("net: edge", ["edge.0", "edge.1"], "prep[cam.0]"),
+        ("net: cam", ["net"], "prep[cam.0]"),
+    ],
+)
+def test_model_may_be_mapped_whole(
+    write: Write, mapping: str, rows: list[str], prefix_end: str
+) -> None:
+    path = write(
+        deployment=("net: {cut: features2, head: cam, tail: edge}", mapping),
+        graph=("", ""),
+    )
+    text = path.read_text().replace("[{net: edge}, exit2, exit1]", "[net]")
+    path.write_text(text)
+    graph = expanded(path, counts={"cam": 1})
+    region = graph.regions[0]
+    assert [b.row for b in region.branches] == rows
+    assert next(graph.inputs(region.fork)).source.actor == prefix_end
+    assert check(graph) == []
+
+
+def test_whole_network_at_home_may_be_the_last_resort(write: Write) -> None:
+    path = write(deployment=("exit2, exit1]", "{net: cam}]"))
+    graph = expanded(path, codec="int8", counts={"cam": 1})
+    last = graph.regions[0].branches[-1]
+    assert (last.row, last.device, last.quality) == ("net", "cam.0", "full")
+    # It rounds as the others do: full is one value, wherever it is computed.
+    assert last.actors == ("net.encode[cam.0]", "net.decode[cam.0]", "net.tail[cam.0]")
+    assert check(graph) == []
+
+
+def test_understudy_may_play_on_a_server(write: Write) -> None:
+    path = write(deployment=("exit2, exit1]", "{exit2: lab}]"))
+    lab = '  lab: {role: server, listen: "tcp://127.0.0.1:7100"}\n'
+    text = path.read_text()
+    path.write_text(text.replace("devices:\n", f"devices:\n{lab}", 1))
+    graph = expanded(path, counts={"cam": 1})
+    assert [b.row for b in graph.regions[0].branches] == [
+        "edge.0",
+        "edge.1",
+        "exit2@lab",
+    ]
+    assert check(graph) == []
+
+
+def test_two_ways_to_an_answer_on_one_server_are_refused(write: Write) -> None:
+    """The second row would be refused at run time: a session knows one per stream."""
+    path = write(deployment=("exit2, exit1]", "{exit2: edge}]"))
+    with pytest.raises(FileErrors, match=r"edge\.0, exit2@edge\.0: two ways to an"):
+        expanded(path)
+
+
+def test_smaller_network_may_read_what_the_large_one_reads(write: Write) -> None:
+    path = write(
+        graph=(
+            "  - net@features1 -> exit1.features",
+            "  - net@input -> small.input",
+        ),
+        deployment=("exit1: cam", "small: cam"),
+    )
+    for name, edits in (
+        ("digits.yaml", [
+            ("  exit1: {type: onnx, model: digits-exit1.onnx}",
+             "  small: {type: onnx, model: digits.onnx}"),
+            ("exit1.logits", "small.logits"),
+        ]),
+        ("demo.yaml", [("exit2, exit1", "exit2, small")]),
+    ):  # fmt: skip
+        text = Path(name).read_text()
+        for old, new in edits:
+            assert old in text
+            text = text.replace(old, new)
+        Path(name).write_text(text)
+    graph = expanded(path, counts={"cam": 1})
+    head = graph.actors["net.head[cam.0]"]
+    assert "input_copy" in {p.name for p in head.outputs}
+    assert [b.row for b in graph.regions[0].branches][-1] == "small"
+    assert check(graph) == []
+
+
+def test_capacities_inside_a_region_hold_a_window(write: Write) -> None:
+    graph = expanded(write(deployment=("deadline_ms: 200", "window: 9")))
+    region = graph.regions[0]
+    inside = {region.fork, region.join}
+    inside |= {a for b in region.branches for a in b.actors}
+    for fifo in graph.fifos:
+        if fifo.target.actor in inside:
+            assert fifo.capacity == 9
+    bypass = graph.fifo_into[PortRef(region.sink, "label")]
+    assert bypass.capacity == 9 + 2
+
+
+@pytest.mark.parametrize(("rate_hz", "window"), [(1, 4), (25, 4), (50, 7), (1000, 121)])
+def test_default_window_covers_the_detection_of_a_silent_peer(
+    rate_hz: float, window: int
+) -> None:
+    assert default_window(rate_hz) == window
+
+
+def test_parameters_counts_and_addresses_can_be_given(write: Write) -> None:
+    deployment = read_deployment(
+        write(),
+        counts={"cam": 3, "edge": 1},
+        params={"camera": {"rate_hz": 30}},
+        listen_base=9100,
+    )
+    graph = expand(deployment)
+    assert [r.window for r in graph.regions] == [5, 5, 5]
+    assert graph.actors["camera[cam.2]"].params["rate_hz"] == 30
+    assert deployment.devices["edge.0"].connect == "tcp://127.0.0.1:9100"
+
+
+def test_instances_listen_on_their_own_ports_and_hosts(write: Write) -> None:
+    path = write(
+        deployment=(
+            '"tcp://127.0.0.1:7000"',
+            '"tcp://0.0.0.0:7000", connect: [lab-1, 10.0.0.2]',
+        )
+    )
+    devices = read_deployment(path).devices
+    assert [(d.listen, d.connect) for n, d in devices.items() if "edge" in n] == [
+        ("tcp://0.0.0.0:7000", "tcp://lab-1:7000"),
+        ("tcp://0.0.0.0:7001", "tcp://10.0.0.2:7001"),
+    ]
+
+
+def test_only_the_source_may_pass_by_the_answer(
+    write: Write, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own_sink.py").write_text(
+        "from dataflow.behaviour import Sink\n"
+        "from dataflow.graph import Port\n"
+        "class Two(Sink):\n"
+        "    @classmethod\n"
+        "    def ports(cls, params):\n"
+        "        return (Port('answer', 'in'), Port('label', 'in'))\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    path = write(
+        graph=("camera.label -> result.label", "net@features3 -> result.label"),
+    )
+    text = Path("digits.yaml").read_text()
+    Path("digits.yaml").write_text(text.replace("results", '"own_sink:Two"'))
+    assert messages(path) == (
+        "digits.yaml:16:5: fifo net.features3 -> result.label: passes by the answer, "
+        "but does not come from the source; only 'camera' may feed 'result' beside the "
+        "answer",
+    )
+
+
+def test_two_cameras_of_one_device_are_two_streams(write: Write) -> None:
+    path = write()
+    second = """\
+  eye: {type: images, path: digits-test.npz, rate_hz: 10}
+  look: {type: normalise, scale: 0.0625}
+  brain: {type: onnx, model: digits.onnx}
+  log: {type: results}
+fifos:
+  - eye.frame -> look.pixels
+  - look.image -> brain.input
+  - brain.logits -> log.answer
+"""
+    graph_text = Path("digits.yaml").read_text().replace("fifos:\n", second)
+    Path("digits.yaml").write_text(graph_text)
+    mapping = "map:\n  eye: cam\n  look: cam\n  brain: edge\n  log: cam\n"
+    path.write_text(path.read_text().replace("map:\n", mapping))
+    graph = expanded(path)
+    assert [r.stream for r in graph.regions] == [
+        "cam.0/camera",
+        "cam.1/camera",
+        "cam.0/eye",
+        "cam.1/eye",
+    ]
+    assert check(graph) == []
+
+
+def test_graph_that_is_deployed_already_is_refused(write: Write) -> None:
+    path = write()
+    Path("digits.yaml").write_text(write_graph(expanded(path)))
+    assert messages(path) == (
+        "demo.yaml:3:8: graph: 'digits.yaml' has devices in it already; name the graph "
+        "that it was made from",
+    )
