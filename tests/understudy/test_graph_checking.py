@@ -1,0 +1,90 @@
+"""`understudy check` of graphs by themselves."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from understudy.cli import main
+
+CONFORMANCE = Path(__file__).parents[1] / "dataflow" / "conformance"
+
+XML = """\
+<sdf3><applicationGraph name="pair"><sdf>
+<actor name="a"><port name="o" type="out" rate="2"/></actor>
+<actor name="b"><port name="i" type="in" rate="3"/></actor>
+<channel srcActor="a" srcPort="o" dstActor="b" dstPort="i"/>
+</sdf></applicationGraph></sdf3>
+"""
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["check", *map(str, arguments)])
+
+
+def test_graph_is_told_with_counts_room_and_pace() -> None:
+    result = run(CONFORMANCE / "expansion.yaml")
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "expansion: sound\n"
+        "  graph       3 actors, 3 FIFOs\n"
+        "  iteration   10 firings: t1 3, t2 3, t3 4\n"
+        "  capacities  33 places suffice to be live\n"
+        "  throughput  1/5 iterations per time unit, one firing of an actor at a time\n"
+        "              1/7 iterations per time unit with the capacities above\n"
+        "              2/9 iterations per time unit if firings may overlap\n"
+        "  latency     7 time units for an iteration by itself\n"
+    )
+
+
+def test_sizes_are_those_of_the_pareto_front() -> None:
+    result = run(CONFORMANCE / "tutorial.yaml", "--size", "--json")
+    (sizes,) = json.loads(result.stdout)["sizes"]
+    assert sizes["exact"]
+    assert [(p["total"], p["throughput"]) for p in sizes["points"]] == [
+        (6, "1/7"),
+        (8, "1/6"),
+        (9, "1/5"),
+        (10, "1/4"),
+    ]
+    text = run(CONFORMANCE / "tutorial.yaml", "--size").stdout
+    assert "6 for 1/7 iterations per time unit:\n      a.to_b -> b.from_a: 4\n" in text
+
+
+def test_deadlock_is_told_with_its_least_fix() -> None:
+    result = run(CONFORMANCE / "preesm-38.yaml")
+    assert result.exit_code == 1
+    assert "add 1 initial token to fifo C.to_A -> A.from_C, which is the least" in (
+        result.stderr
+    )
+
+
+def test_file_of_sdf3_is_checked_like_a_graph(tmp_path: Path) -> None:
+    path = tmp_path / "pair.xml"
+    path.write_text(XML)
+    found = json.loads(run(path, "--json").stdout)
+    assert found["repetitions"] == {"a": 3, "b": 2}
+    assert found["capacity_total"] == 4
+    assert found["timings"] is None
+    assert "not known: actor 'a' has no execution time" in run(path).stdout
+    assert "  sizes       only for being live" in run(path, "--size").stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [("pair.xml", ["--plan", "plan"]), ("none.xml", []), ("pair.xml", ["--sizes"])],
+)
+def test_misuse_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pair.xml").write_text(XML)
+    assert run(path, *options).exit_code == 2
+
+
+def test_room_of_a_deployment_is_not_asked_for() -> None:
+    digits = Path(__file__).parents[2] / "graphs" / "digits" / "two-by-two.yaml"
+    result = run(digits, "--size")
+    assert result.exit_code == 2
+    assert "is a deployment" in result.stderr

@@ -1,0 +1,267 @@
+"""`understudy check` of a graph by itself: counts, room, throughput, latency."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dataflow import rules
+from dataflow.analysis import AnalysisError, capacities, parts
+from dataflow.balance import Modes, repetition_vector
+from dataflow.graph import Fifo, Graph
+from dataflow.modes import at_once, mode_combinations, shared_counts
+from dataflow.sizing import Front, front
+from dataflow.throughput import latency, throughput
+from understudy.summary import counted
+
+MODES_MAX = 64
+"""Combinations of modes that are timed one by one."""
+_SHOWN_MAX = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Throughputs and latency in one combination of modes; None: nothing bounds it."""
+
+    modes: Modes
+    throughput: Fraction | None
+    one_at_a_time: Fraction | None
+    with_capacities: Fraction | None
+    latency: Fraction | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "modes": dict(self.modes),
+            "throughput": _exact(self.throughput),
+            "throughput_one_at_a_time": _exact(self.one_at_a_time),
+            "throughput_with_capacities": _exact(self.with_capacities),
+            "latency": _exact(self.latency),
+        }
+
+
+@dataclass(frozen=True)  # no slots: cached_property needs an instance dictionary
+class CheckedGraph:
+    """A graph that every rule accepts, by itself."""
+
+    graph: Graph
+    size: bool = False
+    """Look for the least room, and for that which full throughput needs."""
+
+    def expanded(self) -> str:
+        """Return the graph with its ports written out, as a graph file."""
+        from graphs.graph_writer import write_graph
+
+        return write_graph(self.graph)
+
+    @cached_property
+    def repetitions(self) -> dict[str, int]:
+        """Firings per iteration; in the first modes, if they depend on the mode."""
+        counts: dict[str, int] = {}
+        for part in parts(self.graph):
+            first = {dpg.name: next(iter(dpg.modes)) for dpg in part.dpgs}
+            shared = shared_counts(part, at_once(part))
+            counts |= shared or repetition_vector(part, first)
+        return {name: counts[name] for name in self.graph.actors}
+
+    @cached_property
+    def capacities(self) -> Mapping[Fifo, int]:
+        return capacities(self.graph)
+
+    @cached_property
+    def timings(self) -> list[Timing] | str:
+        """What each combination of modes comes to, or why that is not known."""
+        graph = self.graph
+        try:
+            modes = list(mode_combinations(graph))
+            if len(modes) > MODES_MAX:
+                return f"{len(modes)} combinations of modes are too many to time"
+            return [
+                Timing(
+                    chosen,
+                    throughput(graph, chosen),
+                    throughput(graph, chosen, one_at_a_time=True),
+                    throughput(graph, chosen, self.capacities, one_at_a_time=True),
+                    latency(graph, chosen, one_at_a_time=True),
+                )
+                for chosen in modes
+            ]
+        except AnalysisError as error:
+            return f"{error.subject} {error.problem}"
+
+    @cached_property
+    def fronts(self) -> list[tuple[Modes, bool, Front]] | str:
+        """For each combination of modes: one at a time?, and room for throughput."""
+        if isinstance(self.timings, str):
+            return self.timings
+        found = []
+        try:
+            for timing in self.timings:
+                alone = timing.throughput is None
+                sizes = front(self.graph, timing.modes, one_at_a_time=alone)
+                found.append((timing.modes, alone, sizes))
+        except AnalysisError as error:
+            return f"{error.subject} {error.problem}"
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        timed = self.timings
+        found: dict[str, Any] = {
+            "understudy": 1,
+            "sound": True,
+            "graph": self.graph.name,
+            "actors": len(self.graph.actors),
+            "fifos": len(self.graph.fifos),
+            "repetitions": self.repetitions,
+            "live": True,
+            "capacities": _named(self.capacities),
+            "capacity_total": _total(self.capacities),
+            "timings": None if isinstance(timed, str) else [t.to_json() for t in timed],
+        }
+        if self.size:
+            sizes = self.fronts
+            found["sizes"] = (
+                None if isinstance(sizes, str) else [_front_json(*s) for s in sizes]
+            )
+        return found
+
+    def text(self) -> str:
+        """Return what a person wants to know, in lines."""
+        counts = [f"{name} {count}" for name, count in self.repetitions.items()]
+        lines = [
+            f"{self.graph.name}: sound",
+            f"  graph       {size_of(self.graph)}",
+            f"  iteration   {counted(sum(self.repetitions.values()), 'firing')}: "
+            f"{_some(counts)}",
+            f"  capacities  {_total(self.capacities)} places suffice to be live",
+        ]
+        if isinstance(self.timings, str):
+            lines.append(f"  throughput  not known: {self.timings}")
+        else:
+            for timing in self.timings:
+                lines += _timing_text(timing)
+        if self.size:
+            lines += self._sizes_text()
+        return "\n".join(lines) + "\n"
+
+    def _sizes_text(self) -> list[str]:
+        if isinstance(self.fronts, str):
+            rows = (f"    {fifo}: {n}" for fifo, n in self.capacities.items())
+            return [f"  sizes       only for being live ({self.fronts}):", *rows]
+        lines = []
+        for modes, alone, found in self.fronts:
+            how = "" if found.exact else ", upper bounds found step by step"
+            how += ", one firing of an actor at a time" if alone else ""
+            lines.append(f"  sizes       least places{how}{_in_modes(modes)}:")
+            ends = dict.fromkeys((0, len(found.points) - 1))
+            for point in (found.points[i] for i in ends):
+                lines.append(f"    {point.total} for {_pace(point.throughput)}:")
+                lines += [f"      {f}: {n}" for f, n in point.capacities.items()]
+            if len(found.points) > 2:
+                lines.append(f"    and {len(found.points) - 2} between (see --json)")
+        return lines
+
+
+def check_graph(path: Path, *, size: bool = False) -> CheckedGraph:
+    """Check the graph file, or the XML file of SDF3, at `path`.
+
+    Args:
+        path: What to check.
+        size: Also look for the least room and for that of full throughput.
+
+    Raises:
+        MisuseError: No such file.
+        FileErrors: Something is wrong in the file, or a rule is broken.
+    """
+    from graphs.graph_file import read_graph
+    from graphs.located_yaml import FileErrors
+    from graphs.sdf3 import read_sdf3
+
+    places: Mapping[str, object] = {}
+    if path.suffix == ".xml":
+        graph = read_sdf3(path)
+    else:
+        file = read_graph(path)
+        graph, places = file.graph, file.places
+    if found := rules.check(graph):
+        raise FileErrors([f"{_place(f.subject, places, path)}: {f}" for f in found])
+    return CheckedGraph(graph, size)
+
+
+def size_of(graph: Graph) -> str:
+    """Return how many actors, FIFOs and regions a graph has."""
+    words = [counted(len(graph.actors), "actor"), counted(len(graph.fifos), "FIFO")]
+    if graph.regions:
+        words.append(counted(len(graph.regions), "region"))
+    return ", ".join(words)
+
+
+def _place(subject: str, places: Mapping[str, object], path: Path) -> object:
+    """Return where ``actor 'net'``, ``fifo a.x -> b.y`` or the like stands."""
+    name = subject.partition(" ")[2].strip("'")
+    known = (places[n] for n in (name, name.rpartition(".")[0]) if n in places)
+    return next(known, f"{path}:1:1")
+
+
+def _exact(number: Fraction | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _named(sized: Mapping[Fifo, int]) -> dict[str, int]:
+    return {str(fifo): places for fifo, places in sized.items()}
+
+
+def _total(sized: Mapping[Fifo, int]) -> int:
+    """Return the places in all FIFOs but those from an actor to itself."""
+    between = (f for f in sized if f.source.actor != f.target.actor)
+    return sum(sized[fifo] for fifo in between)
+
+
+def _some(items: Iterable[str]) -> str:
+    listed = list(items)
+    more = len(listed) - _SHOWN_MAX
+    shown = ", ".join(listed[:_SHOWN_MAX])
+    return f"{shown}, and {more} more" if more > 0 else shown
+
+
+def _in_modes(modes: Modes) -> str:
+    named = ", ".join(f"'{mode}' of '{dpg}'" for dpg, mode in modes.items())
+    return f" in mode {named}" if named else ""
+
+
+def _pace(number: Fraction | None) -> str:
+    if number is None:
+        return "unbounded throughput"
+    return f"{number} iterations per time unit"
+
+
+def _timing_text(timing: Timing) -> list[str]:
+    lines = [
+        f"  throughput  {_pace(timing.one_at_a_time)}, one firing of an actor at a "
+        f"time{_in_modes(timing.modes)}",
+        f"              {_pace(timing.with_capacities)} with the capacities above",
+    ]
+    if timing.throughput != timing.one_at_a_time:
+        overlap = f"{_pace(timing.throughput)} if firings may overlap"
+        lines.append(f"              {overlap}")
+    lines.append(
+        f"  latency     {timing.latency} time units for an iteration by itself"
+    )
+    return lines
+
+
+def _front_json(modes: Modes, alone: bool, found: Front) -> dict[str, Any]:
+    return {
+        "modes": dict(modes),
+        "one_at_a_time": alone,
+        "exact": found.exact,
+        "points": [
+            {
+                "total": point.total,
+                "throughput": _exact(point.throughput),
+                "capacities": _named(point.capacities),
+            }
+            for point in found.points
+        ],
+    }
