@@ -7,7 +7,6 @@ when it hosts an ONNX actor.
 """
 
 import importlib
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 from dataflow.behaviour import Behaviour
@@ -40,6 +39,9 @@ def behaviour(type_name: str) -> type[Behaviour]:
 
 
 def _registered(name: str) -> str:
+    # Imported here: a device whose actors are all of this library starts without it.
+    from importlib.metadata import EntryPoint, entry_points
+
     points: dict[str, EntryPoint] = {
         point.name: point for point in entry_points(group=ENTRY_POINTS)
     }

@@ -12,7 +12,7 @@ from dataflow.parts import StreamPart, stream_parts
 from dataflow.plan import Device, Plan
 from understudy.failure_text import Demand, table_json, table_text
 from understudy.graph_checking import CheckedGraph, check_graph, size_of
-from understudy.runs import compile_deployment, is_graph_file
+from understudy.plans import compile_deployment, is_graph_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ def demo(
     Example: understudy demo --servers 3 --codec int8
     """
     from understudy.demo import Scene, play
-    from understudy.runs import new_run_folder
+    from understudy.plans import new_run_folder
 
     _writable(json_file)
     _tell_native()
@@ -276,7 +276,7 @@ def device(
 
     Example: understudy device deployment.yaml edge.0
     """
-    from understudy.running import run_device
+    from understudy.device_process import run_device
 
     if not with_stdin:  # whoever started us with a pipe has told it
         _tell_native()

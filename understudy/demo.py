@@ -8,8 +8,9 @@ from pathlib import Path
 from dataflow.plan import Plan
 from understudy.launch import Launcher, free_ports, wait_ready
 from understudy.live import STOPPING, Live
+from understudy.plans import compile_deployment
 from understudy.run_folder import PLAN_FOLDER
-from understudy.runs import Judged, compile_deployment, finish
+from understudy.runs import Judged, finish
 from understudy.summary import counted
 
 ENDPOINTS, SERVERS = "cam", "edge"

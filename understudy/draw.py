@@ -9,7 +9,7 @@ from dataflow.graph import Graph
 from understudy.picture_svg import svg
 from understudy.picture_text import dot, mermaid
 from understudy.pictures import Picture, picture
-from understudy.runs import compile_deployment, is_graph_file
+from understudy.plans import compile_deployment, is_graph_file
 
 FORMATS: Mapping[str, Callable[[Picture], str]] = {
     "svg": svg,

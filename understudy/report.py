@@ -16,7 +16,7 @@ from understudy.drawing import draw
 from understudy.figures import FaultFigures, Figures
 from understudy.machine import machine_facts
 from understudy.promise import PROMISE, Verdict
-from understudy.run_folder import DeviceRecord, Run
+from understudy.run_folder import DEPLOYMENT_FILE, DeviceRecord, Run
 from understudy.summary import (
     NONE,
     Column,
@@ -27,9 +27,6 @@ from understudy.summary import (
     share_text,
     stream_table,
 )
-
-DEPLOYMENT_FILE = "deployment.yaml"
-"""A copy of the deployment that the run was started from, where there is one."""
 
 _WIDE, _NARROW = 860, 360
 _MOST_VIOLATIONS = 50

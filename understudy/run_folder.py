@@ -24,6 +24,8 @@ VERSION = 1
 LAUNCHER = "launcher"
 PLAN_FOLDER = "plan"
 PLAN_POINTER = "plan.txt"
+DEPLOYMENT_FILE = "deployment.yaml"
+"""A copy of the deployment that the run was started from, where there is one."""
 
 _FILE_NAME = re.compile(r"(?:results|events)-(.+)-([0-9a-f]{16})\.jsonl")
 

@@ -8,7 +8,7 @@ from dataflow.errors import UnderstudyError
 from dataflow.plan import Plan
 from dataflow.wire.ask import ask_status
 from dataflow.wire.keys import Keys, load_keys
-from understudy.runs import compile_deployment
+from understudy.plans import compile_deployment
 
 TIMEOUT_S = 2.0
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataflow.plan import Plan
 from understudy.launch import free_ports
-from understudy.runs import compile_deployment
+from understudy.plans import compile_deployment
 
 DIGITS = Path(__file__).parents[2] / "graphs" / "digits" / "two-by-two.yaml"
 VEHICLE = "vehicle_cnn_4.onnx"

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from understudy.demo import shipped
-from understudy.runs import compile_deployment
+from understudy.plans import compile_deployment
 
 
 def test_deployment_beside_its_plan_is_not_copied_onto_itself(tmp_path: Path) -> None:
