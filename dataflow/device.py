@@ -451,9 +451,10 @@ def _check_public_keys(keys: Keys | None, peers: Collection[str], plan: Plan) ->
     Raises:
         UnderstudyError: One has not.
     """
-    known = peers if keys is None else keys.peers
+    if keys is None:
+        return
     for peer in peers:
-        if peer not in known:
+        if peer not in keys.peers:
             raise UnderstudyError(
                 f"{plan.keys}: no public key of device '{peer}'; copy its '{peer}.key' "
                 "there"

@@ -14,6 +14,8 @@ EVENTS_MAX = 200_000
 PER_FRAME = frozenset({"row", "frame.restarted", "frame.refused"})
 """Events that may come with every frame; half the log is theirs, so that they cannot
 crowd out the failures."""
+GARBAGE_TOLD = 20
+"""Malformed messages reported one by one; further ones are only counted."""
 
 
 class EventLog:
@@ -24,6 +26,7 @@ class EventLog:
 
     def __init__(self, run_folder: Path | None, name: str, header: dict[str, Any]):
         self.lost = 0
+        self.garbage_seen = 0
         self._lines = 0
         self._fd: int | None = None
         if run_folder is not None:
@@ -43,6 +46,12 @@ class EventLog:
         self._line(
             {"t_s": fields.pop("t_s", None) or now_s(), "event": event, **fields}
         )
+
+    def garbage(self, error: Exception, **fields: Any) -> None:
+        """A peer sent something malformed: note the first few, count them all."""
+        self.garbage_seen += 1
+        if self.garbage_seen <= GARBAGE_TOLD:
+            self.write("link.garbage", **fields, error=str(error))
 
     def tell(self, text: str) -> None:
         """Say something to the person who started the device."""

@@ -43,9 +43,6 @@ from dataflow.wire.sessions import (
 )
 from dataflow.wire.transport import Transport
 
-GARBAGE_TOLD = 20
-"""Malformed messages reported one by one; further ones are only counted."""
-
 STATUS_CHARS_MAX = CONTROL_BYTES_MAX - 256
 ABOUT_TYPES: Mapping[str, type] = {
     "stream": str,
@@ -96,7 +93,6 @@ class Host:
             },
         )
         self.answered = 0
-        self.garbage = 0
 
     def load(self) -> None:
         """Load every segment once, and time it; runs beside the I/O loop."""
@@ -121,9 +117,7 @@ class Host:
             else:
                 self._data(route, frames, now_s)
         except PeerError as error:
-            self.garbage += 1
-            if self.garbage <= GARBAGE_TOLD:
-                self._events.write("link.garbage", error=str(error))
+            self._events.garbage(error)
 
     def tick(self, now_s: float) -> float:
         """Time passed; return when there is something to do next."""
@@ -150,7 +144,7 @@ class Host:
         """Return what `understudy status` shows of the sessions."""
         return {
             "answered": self.answered,
-            "garbage": self.garbage,
+            "garbage": self._events.garbage_seen,
             "queue": self._executor.queue,
             "sessions": [
                 {

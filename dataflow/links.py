@@ -38,8 +38,6 @@ from dataflow.wire.transport import (
 )
 
 ABOUT_CHARS_MAX = 4096
-GARBAGE_TOLD = 20
-"""Malformed messages reported one by one; further ones are only counted."""
 
 
 class Links:
@@ -67,7 +65,6 @@ class Links:
         self._streams = streams
         self._transport = transport
         self._events = events
-        self._garbage = 0
         now_s = clock_s()
         self.by_peer: Mapping[str, Link] = {
             peer: Link(
@@ -166,9 +163,7 @@ class Links:
             else:
                 self._control(link, frames[0], now_s)
         except PeerError as error:
-            self._garbage += 1
-            if self._garbage <= GARBAGE_TOLD:
-                self._events.write("link.garbage", peer=link.peer, error=str(error))
+            self._events.garbage(error, peer=link.peer)
 
     def _data(self, link: Link, frames: list[bytes], now_s: float) -> None:
         header = Header.parse(frames[0])

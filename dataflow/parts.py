@@ -97,7 +97,6 @@ class HostedPart:
     branch: Branch
     chain: ChainPart
     received: tuple[TokenType, ...]
-    returned: tuple[TokenType, ...]
 
 
 def stream_parts(graph: Graph, device: str) -> list[StreamPart]:
@@ -184,7 +183,6 @@ def _hosted_part(graph: Graph, region: Region, branch: Branch) -> HostedPart:
         branch=branch,
         chain=_chain(graph, set(there) - {rx, tx}, {region.name: branch.row}),
         received=_tokens(graph, graph.outputs(rx)),
-        returned=_tokens(graph, graph.inputs(tx)),
     )
 
 

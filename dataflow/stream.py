@@ -24,7 +24,7 @@ from dataflow.errors import ActorError, UnderstudyError
 from dataflow.events import EventLog
 from dataflow.executor import Executor, time_chain
 from dataflow.graph import DROP_ROW, PortRef
-from dataflow.outcome import Outcome, Reason
+from dataflow.outcome import Outcome
 from dataflow.parts import BranchPart, ChainPart, StreamPart, make_chain
 from dataflow.wire.control import StreamOffer
 from dataflow.wire.header import Header, Kind, Nack, microseconds
@@ -465,7 +465,6 @@ class Stream:
         )
 
     def _outcome(self, settle: Settle) -> Outcome:
-        reason: Reason = settle.reason
         return Outcome(
             stream=self.name,
             incarnation=self.incarnation,
@@ -477,7 +476,7 @@ class Stream:
                 else self.branches[settle.branch].part.branch.quality
             ),
             row=self._row_name(settle.branch),
-            reason=reason,
+            reason=settle.reason,
             value=settle.value,
             fired_s=settle.fired_s,
             settled_s=settle.decided_s,

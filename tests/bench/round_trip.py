@@ -30,7 +30,7 @@ import zmq
 
 from dataflow.behaviour import Behaviour, Params, Site, Source
 from dataflow.clock import now_s as clock_s
-from dataflow.executor import TRIALS
+from dataflow.executor import HAND_OFF_S, TRIALS
 from dataflow.graph import Port, TokenType
 from dataflow.plan import read_plan, write_plan
 from tests.bench.common import (
@@ -64,7 +64,8 @@ BUDGETS = {
     (150_000, "inline"): {"p50": 1.20, "CPU": 1.25},
     (150_000, "handed off"): {"p50": 1.5},
 }
-SLOW_S = 0.002
+SLOW_S = 2 * HAND_OFF_S
+"""What the tail takes while it is tried, so that it is handed off."""
 
 
 class Camera(Source):
