@@ -8,6 +8,7 @@ arithmetic.
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from dataflow.balance import (
     AnalysisError,
@@ -18,7 +19,9 @@ from dataflow.balance import (
     repetition_vector,
     repetitions,
 )
-from dataflow.deadlock import DeadlockError, deadlock, least
+from dataflow.blocks import blocks
+from dataflow.cure import Cost, Cure, cure
+from dataflow.deadlock import DeadlockError, deadlock
 from dataflow.execution import Execution, Starved
 from dataflow.graph import Fifo, Graph
 from dataflow.modes import (
@@ -54,6 +57,7 @@ class CapacityError(AnalysisError):
     Attributes:
         raises: FIFO -> capacity that it needs; the other FIFOs may stay as they are.
         sized: Capacities with `raises` applied: live in every mode.
+        where: In which mode they are too small, for the message.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class CapacityError(AnalysisError):
         )
         self.raises = raises
         self.sized = sized
+        self.where = where
 
 
 def least_capacity(produced: int, consumed: int, delay: int) -> int:
@@ -93,14 +98,31 @@ def least_capacity(produced: int, consumed: int, delay: int) -> int:
     return max(produced, consumed, delay)
 
 
-def capacities(graph: Graph) -> dict[Fifo, int]:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Capacities with which every combination of modes is live."""
+
+    capacities: Mapping[Fifo, int]
+    exact: bool
+    """Whether no others, declared ones kept, have fewer places in all. If not, none can
+    be lowered by itself."""
+
+
+def capacities(graph: Graph) -> Mapping[Fifo, int]:
     """Return a capacity for every FIFO such that each combination of modes is live.
 
-    A declared capacity is kept. Others start from the least that their two actors
-    need, the largest over the modes; where the whole still stops, as skip connections
-    do, the FIFO on the cycle of waiting that costs the fewest bytes per firing grows.
-    What grew is cut back to the least that works with the others as they are. So no
-    capacity can be lowered alone, but another choice may have a smaller sum.
+    They are those of `least_room`, which says more and what is raised.
+    """
+    return least_room(graph).capacities
+
+
+def least_room(graph: Graph) -> Room:
+    """Return the fewest places with which each combination of modes is live.
+
+    A declared capacity is kept. Others start from the least that their two actors need,
+    the largest over the modes. Where the whole still stops, as skip connections do,
+    `dataflow.cure` finds the cheapest places to add: the fewest, then those of the
+    fewest bytes. Each biconnected part is looked at for itself.
 
     Switching modes is safe: between iterations every FIFO holds its initial tokens.
 
@@ -110,12 +132,25 @@ def capacities(graph: Graph) -> dict[Fifo, int]:
         CapacityError: It is, but not with the declared capacities.
     """
     sized: dict[Fifo, int] = {}
+    raises: dict[Fifo, int] = {}
+    failing = ""
+    exact = True
     for part in parts(graph):
-        sized.update(_size(part))
-    return {fifo: sized[fifo] for fifo in graph.fifos}
+        try:
+            room = _size(part)
+        except CapacityError as error:
+            raises.update(error.raises)
+            failing = failing or error.where
+            sized.update(error.sized)
+        else:
+            sized.update(room.capacities)
+            exact = exact and room.exact
+    if raises:
+        raise CapacityError(raises, sized, failing)
+    return Room({fifo: sized[fifo] for fifo in graph.fifos}, exact)
 
 
-def _size(part: Graph) -> dict[Fifo, int]:
+def _size(part: Graph) -> Room:
     """Size one weakly connected part: for all modes at once, or for one by one.
 
     What suffices at once suffices in every mode. It is also the least if no FIFO had to
@@ -126,19 +161,20 @@ def _size(part: Graph) -> dict[Fifo, int]:
     counts = shared_counts(part, together)
     if counts is not None:
         every: _Counted = [({}, together, list(counts.values()))]
+        if not part.dpgs:
+            return _enough(part, every)
         sized = _pairwise(part, [together])
-        alone = not part.dpgs
-        if alone or (_fits(sized) and _run(every, sized)):
-            return _grown(part, every)
+        if _fits(sized) and Execution(together, every[0][2], sized).run():
+            return Room(sized, exact=True)
         combinations = math.prod(len(dpg.modes) for dpg in part.dpgs)
         with suppress(CapacityError, DeadlockError):
             if combinations * len(part.actors) > ONE_BY_ONE_MAX:
-                return _grown(part, every)
+                return replace(_enough(part, every), exact=False)
     one_by_one: _Counted = []
     for modes in mode_combinations(part):
         mode = mode_graph(part, modes)
         one_by_one.append((modes, mode, list(repetitions(mode).values())))
-    return _grown(part, one_by_one)
+    return _enough(part, one_by_one)
 
 
 _Counted = list[tuple[dict[str, str], ModeGraph, list[int]]]
@@ -149,35 +185,53 @@ def _fits(sized: Mapping[Fifo, int]) -> bool:
     return all(f.capacity is None or n <= f.capacity for f, n in sized.items())
 
 
-def _run(counted: _Counted, sized: Mapping[Fifo, int]) -> bool:
-    return all(Execution(mode, counts, sized).run() for _, mode, counts in counted)
-
-
-def _grown(part: Graph, counted: _Counted) -> dict[Fifo, int]:
+def _enough(part: Graph, counted: _Counted) -> Room:
     sized = _pairwise(part, [mode for _, mode, _ in counted])
-    start = dict(sized)
-    failing = ""
+    stuck: list[Execution] = []
+    where = ""
     for modes, mode, counts in counted:
-        before = dict(sized)
-        _grow(part, Execution(mode, counts, sized), sized)
-        if modes and not failing and sized != before:
-            failing = " with " + ", ".join(
-                f"'{dpg}' in mode '{name}'" for dpg, name in modes.items()
-            )
-    for fifo in [f for f in sized if sized[f] > start[f]]:
-
-        def live(places: int, fifo: Fifo = fifo) -> bool:
-            return _run(counted, {**sized, fifo: places})
-
-        sized[fifo] = least(live, start[fifo], sized[fifo])
-    raises = {
-        fifo: places
-        for fifo, places in sized.items()
-        if fifo.capacity is not None and places > fifo.capacity
-    }
+        execution = Execution(mode, counts, sized)
+        if not execution.run():
+            if not execution.unbounded().run():
+                raise deadlock(execution, part)
+            where = where or _named(modes)
+            stuck.append(execution)
+    exact = True
+    for block in blocks(part.fifos) if stuck else ():
+        found = _cured(part, block, stuck)
+        exact = exact and found.exact
+        for fifo, more in found.gifts.items():
+            sized[fifo] += more
+    raises = {f: n for f, n in sized.items() if f.capacity and n > f.capacity}
     if raises:
-        raise CapacityError(raises, sized, failing)
-    return sized
+        raise CapacityError(raises, sized, where)
+    return Room(sized, exact)
+
+
+def _named(modes: Mapping[str, str]) -> str:
+    named = ", ".join(f"'{dpg}' in mode '{name}'" for dpg, name in modes.items())
+    return f" with {named}" if named else ""
+
+
+def _cured(part: Graph, block: list[Fifo], stuck: list[Execution]) -> Cure:
+    """Return the places that one block lacks beside those it has."""
+
+    def price(fifo: Fifo, places: int) -> Cost:
+        # A declared capacity grows only where nothing else can; it is then reported.
+        declared = places if fifo.capacity is not None else 0
+        token = part.token(fifo)
+        return declared, places, places * (token.nbytes if token else 1)
+
+    inside = []
+    for execution in stuck:
+        entries = execution.mode.entries
+        chosen = [i for fifo in block for i in entries.get(fifo, ())]
+        alone = execution.within(chosen)
+        if not alone.run():
+            inside.append(alone)
+    found = cure(inside, "space", price)
+    assert found is not None  # with unbounded FIFOs it is live
+    return found
 
 
 def _pairwise(part: Graph, modes: list[ModeGraph]) -> dict[Fifo, int]:
@@ -193,23 +247,3 @@ def _pairwise(part: Graph, modes: list[ModeGraph]) -> dict[Fifo, int]:
             if fifo.capacity is None:
                 sized[fifo] = max(sized[fifo], needed)
     return sized
-
-
-def _grow(part: Graph, execution: Execution, sized: dict[Fifo, int]) -> None:
-    """Run to the end, giving space wherever that is what stops it."""
-    index = {fifo: i for i, fifo in enumerate(execution.mode.fifos)}
-
-    def cost(full: Starved) -> tuple[bool, int]:
-        # A declared capacity grows only where nothing else can; it is then reported.
-        token = part.token(full.fifo)
-        places = full.needs - full.has
-        return full.fifo.capacity is not None, places * (token.nbytes if token else 1)
-
-    while not execution.run():
-        full = [s for s in execution.cycle() if s.lacks == "space"]
-        if not full:
-            raise deadlock(execution)
-        wanted = min(full, key=cost)
-        more = wanted.needs - wanted.has
-        sized[wanted.fifo] += more
-        execution.add_space(index[wanted.fifo], more)

@@ -13,9 +13,10 @@ Source:
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from dataflow.errors import UnderstudyError
 from dataflow.graph import Fifo, Graph, PortRef
@@ -73,7 +74,7 @@ class RateError(AnalysisError):
         self.implied = implied
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: cached_property needs an instance dictionary
 class ModeGraph:
     """A graph in one mode, as integers: entry i of each list belongs to `fifos[i]`."""
 
@@ -89,6 +90,52 @@ class ModeGraph:
     """Carried actors that no message reaches in this mode."""
     control: frozenset[Fifo]
     """FIFOs of control tokens, which may hold no initial tokens (R4)."""
+
+    @cached_property
+    def inputs(self) -> list[list[int]]:
+        """Entries whose target is each actor."""
+        found: list[list[int]] = [[] for _ in self.actors]
+        for i, target in enumerate(self.target):
+            found[target].append(i)
+        return found
+
+    @cached_property
+    def outputs(self) -> list[list[int]]:
+        """Entries whose source is each actor."""
+        found: list[list[int]] = [[] for _ in self.actors]
+        for i, source in enumerate(self.source):
+            found[source].append(i)
+        return found
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Place of each actor in `actors`."""
+        return {name: i for i, name in enumerate(self.actors)}
+
+    @cached_property
+    def entries(self) -> Mapping[Fifo, list[int]]:
+        """Entries of each FIFO: with all modes at once, one for each of its rates."""
+        found: dict[Fifo, list[int]] = {}
+        for i, fifo in enumerate(self.fifos):
+            found.setdefault(fifo, []).append(i)
+        return found
+
+    def narrowed(self, entries: Sequence[int]) -> "ModeGraph":
+        """Return the part of some of its FIFOs, with the actors at their ends."""
+        ends = {end for i in entries for end in (self.source[i], self.target[i])}
+        kept = sorted(ends)
+        place = {actor: i for i, actor in enumerate(kept)}
+        actors = tuple(self.actors[actor] for actor in kept)
+        return ModeGraph(
+            actors,
+            tuple(self.fifos[i] for i in entries),
+            [place[self.source[i]] for i in entries],
+            [place[self.target[i]] for i in entries],
+            [self.produced[i] for i in entries],
+            [self.consumed[i] for i in entries],
+            self.resting.intersection(actors),
+            self.control,
+        )
 
 
 def mode_graph(graph: Graph, modes: Modes | None = None) -> ModeGraph:

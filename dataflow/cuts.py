@@ -100,3 +100,10 @@ def _pairs(graph: Graph) -> Iterator[Finding]:
             problem = f"has {len(others)} partners: {', '.join(sorted(others)) or '-'}"
             fix = "pair each TX with one RX"
             yield Finding("R12", f"actor '{name}'", problem, fix)
+        elif actor.type == TX:
+            other = graph.actors[others.pop()]
+            sent, wanted = (a.params.get("compression", "") for a in (actor, other))
+            if sent != wanted:
+                problem = f"compresses as '{sent}', RX '{other.name}' as '{wanted}'"
+                fix = "give both the same `compression`"
+                yield Finding("R12", f"actor '{name}'", problem, fix)

@@ -1,20 +1,19 @@
 """Why an iteration cannot complete, and the least initial tokens that cure it (R10).
 
-The least is the fewest FIFOs, then the fewest tokens on them. In general this is a
-minimum feedback arc set; it is found exactly where few FIFOs are involved, and where
-the search is given up the error says so.
+The least is the fewest tokens in all, then the fewest FIFOs that they lie on; but none
+that break a region open (R5), where others do. Waiting closes a cycle, and a cycle lies
+within one strongly connected part of the graph; so each of these is cured for itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 
 from dataflow.balance import AnalysisError
+from dataflow.cure import Cost, cure
+from dataflow.enclosure import broken_regions
 from dataflow.execution import Execution, Starved
-from dataflow.graph import Fifo
-
-SEARCH_MAX = 2000
-"""Executions that the search for the fewest FIFOs to delay may spend."""
-SETS_MAX = 64
-"""Smallest sets of FIFOs among which the fewest tokens are looked for."""
+from dataflow.graph import Fifo, Graph
+from dataflow.strong import strong_parts
 
 
 class DeadlockError(AnalysisError):
@@ -25,8 +24,8 @@ class DeadlockError(AnalysisError):
         cycle: A cycle of waiting: each element's `awaits` is the actor of the next.
         extra: FIFO -> initial tokens to add to make it live; empty if space lacks, or
             if only control FIFOs close the cycle.
-        exact: Whether `extra` is proven the least: fewest FIFOs, then fewest tokens.
-            If not, none of it can be left out.
+        exact: Whether `extra` is proven the least: fewest tokens, then fewest FIFOs. If
+            not, none of it can be left out.
     """
 
     def __init__(
@@ -73,145 +72,46 @@ def _deadlock_fix(
     return f"add {adding}, of which none can be left out, though less may do elsewhere"
 
 
-def deadlock(stuck: Execution) -> DeadlockError:
-    """Return what to say about an execution that is stuck, with the least fix."""
+def deadlock(stuck: Execution, graph: Graph) -> DeadlockError:
+    """Return what to say about an execution of `graph` that is stuck, and its cure."""
     unbounded = stuck.unbounded()
     if unbounded.run():
         # Which FIFO to enlarge, and to what, is the question of `capacities`.
         return DeadlockError(_blocked(stuck), stuck.cycle(), {}, False)
-    extra, exact = _least_delays(unbounded)
+    extra, exact = _least_delays(unbounded, graph)
     return DeadlockError(_blocked(unbounded), unbounded.cycle(), extra, exact)
 
 
 def _blocked(stuck: Execution) -> dict[str, tuple[Starved, ...]]:
     return {
-        name: tuple(stuck.starved(i))
+        name: stuck.starved(i)
         for i, name in enumerate(stuck.mode.actors)
         if stuck.left[i]
     }
 
 
-def _least_delays(stuck: Execution) -> tuple[dict[Fifo, int], bool]:
+def _least_delays(stuck: Execution, graph: Graph) -> tuple[dict[Fifo, int], bool]:
     """Return initial tokens that make a stuck execution live, and whether the fewest.
 
-    Adding a token in the stuck state equals adding an initial one (the greedy
-    execution is confluent), so nothing is executed twice.
-
-    To break a cycle of waiting, one of its FIFOs must get tokens. Branching over them,
-    with unlimited tokens where chosen, finds every smallest set of FIFOs. Each set is
-    then given the fewest tokens, one FIFO after the other; the result is proven least
-    if it meets the sum of what each FIFO needs while the others are unlimited.
+    Control FIFOs may have none: where only they close a cycle there is no cure.
     """
-    sets, proven = _smallest_sets(stuck)
-    best: dict[int, int] = {}
-    bound = None
-    if not sets:
-        return {}, False
-    for chosen in sets[:SETS_MAX]:
-        least = {
-            fifo: _fewest(stuck, fifo, {f: None for f in chosen if f != fifo})
-            for fifo in chosen
-        }
-        extra: dict[int, int] = {}
-        for fifo in chosen:
-            given: dict[int, int | None] = {f: None for f in chosen if f != fifo}
-            given.update(extra)
-            extra[fifo] = _fewest(stuck, fifo, given)
-        if not best or sum(extra.values()) < sum(best.values()):
-            best = extra
-        floor = sum(least.values())
-        bound = floor if bound is None else min(bound, floor)
-        if sum(best.values()) == len(best):
-            return {stuck.mode.fifos[i]: 1 for i in best}, proven
-    exact = proven and len(sets) <= SETS_MAX and sum(best.values()) == bound
-    return {stuck.mode.fifos[i]: tokens for i, tokens in best.items()}, exact
-
-
-def _unlimited(stuck: Execution, fifo: int) -> int:
-    """As many tokens as its target could still take: as good as dropping the FIFO."""
     mode = stuck.mode
-    return max(stuck.left[mode.target[fifo]], 1) * mode.consumed[fifo]
 
+    @cache
+    def spoilt(fifo: Fifo) -> int:
+        return broken_regions(graph, fifo) if graph.dpgs else 0
 
-def _with(stuck: Execution, given: Mapping[int, int | None]) -> Execution:
-    """Return the execution continued with `given` tokens more; None: unlimited."""
-    execution = stuck.fork()
-    for fifo, tokens in given.items():
-        more = _unlimited(stuck, fifo) if tokens is None else tokens
-        execution.add_tokens(fifo, more)
-    execution.run()
-    return execution
+    def price(fifo: Fifo, tokens: int) -> Cost | None:
+        return None if fifo in mode.control else (spoilt(fifo), tokens, 1)
 
-
-def _fewest(stuck: Execution, fifo: int, given: Mapping[int, int | None]) -> int:
-    """Return the fewest tokens on `fifo` that make it live, given the others."""
-
-    def live(tokens: int) -> bool:
-        return not any(_with(stuck, {**given, fifo: tokens}).left)
-
-    return least(live, 0, _unlimited(stuck, fifo))
-
-
-def least(enough: Callable[[int], bool], low: int, high: int) -> int:
-    """Return the least n in [low, high] with `enough(n)`, which `high` satisfies.
-
-    >>> least(lambda n: n * n >= 10, 0, 100)
-    4
-    """
-    while low < high:
-        middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _smallest_sets(stuck: Execution) -> tuple[list[tuple[int, ...]], bool]:
-    """Return the smallest sets of FIFOs that suffice, and whether they are proven so.
-
-    Control FIFOs are left out: where only they close a cycle there is no set. Breadth
-    first by size; past `SEARCH_MAX` executions one irredundant set is made.
-    """
-    index = {fifo: i for i, fifo in enumerate(stuck.mode.fifos)}
-    level: dict[frozenset[int], Execution] = {frozenset(): stuck}
-    spent = 0
-    while True:
-        following: dict[frozenset[int], Execution] = {}
-        for chosen, execution in level.items():
-            for fifo in _curable(execution, index):
-                if (larger := chosen | {fifo}) in following:
-                    continue
-                spent += 1
-                if spent > SEARCH_MAX:
-                    chosen_once = _irredundant(stuck, index)
-                    return ([chosen_once] if chosen_once else []), False
-                following[larger] = _with(execution, {fifo: None})
-        found = [c for c, execution in following.items() if not any(execution.left)]
-        if found or not following:
-            return [tuple(sorted(c)) for c in found], True
-        level = following
-
-
-def _curable(execution: Execution, index: Mapping[Fifo, int]) -> list[int]:
-    """Return the FIFOs of a cycle of waiting that may get initial tokens."""
-    control = execution.mode.control
-    return [index[s.fifo] for s in execution.cycle() if s.fifo not in control]
-
-
-def _irredundant(stuck: Execution, index: Mapping[Fifo, int]) -> tuple[int, ...]:
-    """Return a set of FIFOs that suffices and of which none can be left out."""
-    chosen: dict[int, int | None] = {}
-    execution = stuck
-    while any(execution.left):
-        curable = _curable(execution, index)
-        if not curable:
-            return ()
-        fifo = curable[0]
-        chosen[fifo] = None
-        execution = _with(execution, {fifo: None})
-    for fifo in list(chosen):
-        fewer = {f: None for f in chosen if f != fifo}
-        if not any(_with(stuck, fewer).left):
-            del chosen[fifo]
-    return tuple(sorted(chosen))
+    extra: dict[Fifo, int] = {}
+    exact = True
+    for entries in strong_parts(mode):
+        part = stuck.within(entries)
+        if not part.run():
+            found = cure([part], "tokens", price)
+            if found is None:
+                return {}, False
+            extra.update(found.gifts)
+            exact = exact and found.exact
+    return extra, exact

@@ -10,12 +10,14 @@ it writes, so a FIFO from an actor to itself needs no room beyond its initial to
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from dataflow.balance import ModeGraph
 from dataflow.graph import Fifo, PortRef
+
+Lack = Literal["tokens", "space"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Starved:
 
     port: PortRef
     fifo: Fifo
-    lacks: Literal["tokens", "space"]
+    lacks: Lack
     has: int
     needs: int
 
@@ -52,8 +54,6 @@ class Execution:
     """
 
     __slots__ = (
-        "_inputs",
-        "_outputs",
         "_waiting",
         "firings",
         "left",
@@ -85,13 +85,6 @@ class Execution:
                 for fifo, tokens in zip(mode.fifos, self.tokens, strict=True)
             ]
         self.firings: list[tuple[int, int]] = []
-        self._inputs: list[list[int]] = [[] for _ in mode.actors]
-        self._outputs: list[list[int]] = [[] for _ in mode.actors]
-        for i, (source, target) in enumerate(
-            zip(mode.source, mode.target, strict=True)
-        ):
-            self._outputs[source].append(i)
-            self._inputs[target].append(i)
         self._waiting = deque(range(len(mode.actors)))
 
     def fork(self) -> "Execution":
@@ -103,8 +96,6 @@ class Execution:
         copy.peaks = self.peaks.copy()
         copy.space = None if self.space is None else self.space.copy()
         copy.firings = []
-        copy._inputs = self._inputs
-        copy._outputs = self._outputs
         copy._waiting = self._waiting.copy()
         return copy
 
@@ -114,6 +105,18 @@ class Execution:
         copy.space = None
         copy._waiting.extend(range(len(self.mode.actors)))
         return copy
+
+    def within(self, entries: Sequence[int]) -> "Execution":
+        """Return the state of some FIFOs, by index, and of the actors at their ends.
+
+        All that these actors take from others and give to others is left out.
+        """
+        mode = self.mode.narrowed(entries)
+        left = [self.left[self.mode.index[name]] for name in mode.actors]
+        part = Execution(mode, left)
+        part.tokens = [self.tokens[i] for i in entries]
+        part.space = self.space and [self.space[i] for i in entries]
+        return part
 
     def run(self) -> bool:
         """Fire whatever is enabled until nothing is; return whether all is done."""
@@ -128,16 +131,22 @@ class Execution:
         self.tokens[fifo] += count
         self._waiting.append(self.mode.target[fifo])
 
-    def add_space(self, fifo: int, count: int) -> None:
-        assert self.space is not None
-        self.space[fifo] += count
-        self._waiting.append(self.mode.source[fifo])
+    def give(self, fifo: Fifo, what: Lack, count: int) -> None:
+        """Give a FIFO more tokens or room, if it is there in this mode."""
+        mode = self.mode
+        for i in mode.entries.get(fifo, ()):
+            if what == "tokens":
+                self.add_tokens(i, count)
+            else:
+                assert self.space is not None
+                self.space[i] += count
+                self._waiting.append(mode.source[i])
 
     def _enabled(self, actor: int) -> int:
         """How often `actor` can fire in a row now."""
         mode, tokens, space = self.mode, self.tokens, self.space
         count = self.left[actor]
-        for i in self._inputs[actor]:
+        for i in mode.inputs[actor]:
             if mode.source[i] == actor:  # gets back what it takes
                 if tokens[i] < mode.consumed[i]:
                     return 0
@@ -146,7 +155,7 @@ class Execution:
                 if not count:
                     return 0
         if space is not None:
-            for i in self._outputs[actor]:
+            for i in mode.outputs[actor]:
                 if space[i] < count * mode.produced[i] and mode.target[i] != actor:
                     count = space[i] // mode.produced[i]
                     if count <= 0:
@@ -157,12 +166,12 @@ class Execution:
         mode, tokens, space, waiting = self.mode, self.tokens, self.space, self._waiting
         self.left[actor] -= count
         self.firings.append((actor, count))
-        for i in self._inputs[actor]:
+        for i in mode.inputs[actor]:
             tokens[i] -= count * mode.consumed[i]
             if space is not None:
                 space[i] += count * mode.consumed[i]
                 waiting.append(mode.source[i])
-        for i in self._outputs[actor]:
+        for i in mode.outputs[actor]:
             tokens[i] += count * mode.produced[i]
             if tokens[i] > self.peaks[i] and mode.source[i] != mode.target[i]:
                 self.peaks[i] = tokens[i]
@@ -170,28 +179,30 @@ class Execution:
                 space[i] -= count * mode.produced[i]
             waiting.append(mode.target[i])
 
-    def starved(self, actor: int) -> list[Starved]:
+    def starved(self, actor: int) -> tuple[Starved, ...]:
         """Return what a blocked actor waits for."""
-        mode, found = self.mode, []
-        for i in self._inputs[actor]:
+        return tuple(self._lacking(actor))
+
+    def _lacking(self, actor: int) -> Iterator[Starved]:
+        mode = self.mode
+        for i in mode.inputs[actor]:
             if self.tokens[i] < mode.consumed[i]:
                 has, needs, fifo = self.tokens[i], mode.consumed[i], mode.fifos[i]
-                found.append(Starved(fifo.target, fifo, "tokens", has, needs))
-        for i in self._outputs[actor] if self.space is not None else ():
+                yield Starved(fifo.target, fifo, "tokens", has, needs)
+        for i in mode.outputs[actor] if self.space is not None else ():
             assert self.space is not None
             if self.space[i] < mode.produced[i] and mode.target[i] != actor:
                 has, needs, fifo = self.space[i], mode.produced[i], mode.fifos[i]
-                found.append(Starved(fifo.source, fifo, "space", has, needs))
-        return found
+                yield Starved(fifo.source, fifo, "space", has, needs)
 
     def cycle(self) -> tuple[Starved, ...]:
         """Return a cycle of waiting in the stuck state."""
-        index = {name: i for i, name in enumerate(self.mode.actors)}
+        index = self.mode.index
         actor = next(i for i, left in enumerate(self.left) if left)
         place: dict[int, int] = {}
         walk: list[Starved] = []
         while actor not in place:
             place[actor] = len(walk)
-            walk.append(self.starved(actor)[0])
+            walk.append(next(self._lacking(actor)))
             actor = index[walk[-1].awaits]
         return tuple(walk[place[actor] :])

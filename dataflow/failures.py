@@ -2,9 +2,8 @@
 
 A failure takes the actors of its devices away, and both ends of every FIFO that it
 severs have rate 0 from then on: that is what a port does when its peer is gone. Who
-plays in what remains is not predicted here but asked: of `dataflow.wire.rows.choose`,
-the function that the running system calls, given branches that are as ready as the
-failure leaves them. Rows that it can no longer choose leave the control table.
+plays in what remains, `dataflow.standing` says; rows that can no longer be chosen leave
+the control table.
 
 What remains inherits its soundness: it is a part of the whole graph's actors and FIFOs,
 at the same rates, in a part of its modes. The whole's repetition vector, restricted,
@@ -24,64 +23,17 @@ from typing import Literal
 
 from dataflow.errors import UnderstudyError
 from dataflow.finding import Finding
-from dataflow.graph import DROP_ROW, Branch, Dpg, Fifo, Graph, Region
+from dataflow.graph import Dpg, Graph
 from dataflow.iteration import bounded, consistent, live
-from dataflow.outcome import Reason
-from dataflow.wire.rows import choose
+from dataflow.standing import Answer, Failure, Link, Stream, link_of
 
 FAILURES_MAX = 250_000
 """Rows of a table; all pairs of K_{8,64} are fewer."""
 
-Link = tuple[str, str]
-"""Two devices between which tokens go, the one that first sends (an endpoint) first."""
-Element = str | Link
-"""What can fail: a device or a link."""
 Verdict = Literal["full", "answered", "dropped"]
 Required = Literal["full", "answered"]
 VERDICTS: tuple[Verdict, ...] = ("full", "answered", "dropped")
 """From best to worst."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What fails at the same time. Nothing at all is a failure, too: the first row."""
-
-    devices: tuple[str, ...] = ()
-    links: tuple[Link, ...] = ()
-
-    @property
-    def size(self) -> int:
-        return len(self.devices) + len(self.links)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.devices, *map(link_name, self.links))
-
-    def severs(self, one: str | None, other: str | None) -> bool:
-        """Tell whether a FIFO between two devices, or within one, is severed."""
-        if one in self.devices or other in self.devices:
-            return True
-        return (one, other) in self.links or (other, one) in self.links
-
-    def __str__(self) -> str:
-        dead = [f"{name} dies" for name in self.devices]
-        cut = [f"{link_name(link)} is cut" for link in self.links]
-        return " and ".join(dead + cut) or "nothing fails"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Who answers a stream from then on."""
-
-    stream: str
-    status: Literal["full", "degraded", "dropped", "ended"]
-    """``ended``: its source, its sink or what stands around its region is gone."""
-    row: str = ""
-    """The branch that plays, or ``drop``."""
-    device: str = ""
-    """Where that branch does its work."""
-    reason: Reason = ""
-    """Why it is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +116,12 @@ class FailureTable:
         add = "a server" if servers == 1 else f"{servers} servers"
         fix = f"add {add} that {_some(list(lacking))} can fail over to"
         if required == "answered":
+            dropped = [a for row in broken for a in row.answers if _worse(a, required)]
+            if all(answer.needs_ms for answer in dropped):
+                needs_ms = max(answer.needs_ms for answer in dropped)
+                return f"{fix}, or a deadline of {needs_ms:g} ms for what is left"
             fix += ", or a local understudy: a last branch on the endpoint itself"
         return fix
-
-
-def link_name(link: Link) -> str:
-    return " - ".join(link)
 
 
 def failure_table(graph: Graph, count: int = 1) -> FailureTable:
@@ -184,7 +136,7 @@ def failure_table(graph: Graph, count: int = 1) -> FailureTable:
     """
     devices, cut = devices_of(graph), links_of(graph)
     _refuse_too_many(len(devices) + len(cut), count)
-    streams = [_Stream(graph, region) for region in graph.regions]
+    streams = [Stream(graph, region) for region in graph.regions]
     sound = not any(_unsound(graph))
     rows = []
     for failure in failures(devices, cut, count):
@@ -203,7 +155,7 @@ def links_of(graph: Graph) -> list[Link]:
     """Return the pairs of devices between which FIFOs go."""
     found: dict[Link, None] = {}
     for fifo in graph.fifos:
-        pair = _ends(graph, fifo)
+        pair = link_of(graph, fifo)
         if pair is not None and pair[::-1] not in found:
             found[pair] = None
     return list(found)
@@ -252,7 +204,7 @@ def surviving(graph: Graph, failure: Failure) -> Graph:
         and fifo.source not in off
         and fifo.target not in off
     )
-    streams = [_Stream(graph, region) for region in graph.regions]
+    streams = [Stream(graph, region) for region in graph.regions]
     lost = {s.region.name: s.lost(failure) for s in streams}
     dpgs = tuple(
         _left_of(dpg, actors, lost.get(dpg.name, ()))
@@ -280,97 +232,6 @@ def _unsound(graph: Graph) -> Iterator[Finding]:
         if found := list(rule(graph)):
             yield from found
             return
-
-
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """A branch as a failure leaves it, for `choose`: ready or not, its time unknown."""
-
-    local: bool
-    ready: bool
-
-    def p90_s(self, now_s: float) -> float:
-        return 0.0
-
-    def p99_s(self, now_s: float) -> float:
-        return 0.0
-
-
-class _Stream:
-    """A stream, and what each of its branches stands on."""
-
-    def __init__(self, graph: Graph, region: Region) -> None:
-        self.region = region
-        core = (region.source, region.control, region.fork, region.join, region.sink)
-        self._core = _Footing(graph, core)
-        self._feet = [_Footing(graph, b.actors) for b in region.branches]
-        here = graph.actors[region.fork].device
-        self._local = [foot.devices <= {here} for foot in self._feet]
-        # Each element of a failure removes some branches: a set of bits for each, so
-        # that the many failures that remove the same ones cost one choice.
-        self._removes: dict[Element, int] = {}
-        for index, foot in enumerate(self._feet):
-            elements: tuple[Element, ...] = (*foot.devices, *foot.links)
-            for element in elements:
-                self._removes[element] = self._removes.get(element, 0) | 1 << index
-        self._answers: dict[int, Answer] = {}
-
-    def lost(self, failure: Failure) -> list[str]:
-        """Return the rows whose branches lost something."""
-        bits = self._removed(failure)
-        rows = enumerate(self.region.branches)
-        return [branch.row for i, branch in rows if bits >> i & 1]
-
-    def answer(self, failure: Failure) -> Answer:
-        if self._core.touched(failure):
-            return Answer(self.region.stream, "ended")
-        bits = self._removed(failure)
-        if bits not in self._answers:
-            self._answers[bits] = self._chosen(bits)
-        return self._answers[bits]
-
-    def _removed(self, failure: Failure) -> int:
-        bits = 0
-        elements: tuple[Element, ...] = (*failure.devices, *failure.links)
-        for element in elements:
-            bits |= self._removes.get(element, 0)
-        return bits
-
-    def _chosen(self, removed: int) -> Answer:
-        """Return what the running system does when those branches are gone."""
-        views = [
-            _Left(local, not removed >> index & 1)
-            for index, local in enumerate(self._local)
-        ]
-        deadline_s = self.region.deadline_ms / 1e3
-        choice = choose(views, tried=0, remaining_s=deadline_s, now_s=0.0)
-        stream = self.region.stream
-        if choice.branch is None:
-            return Answer(stream, "dropped", DROP_ROW, reason=choice.reason)
-        branch: Branch = self.region.branches[choice.branch]
-        return Answer(stream, branch.quality, branch.row, branch.device)
-
-
-class _Footing:
-    """The devices and links that some actors stand on."""
-
-    def __init__(self, graph: Graph, actors: Collection[str]) -> None:
-        placed = (graph.actors[name].device for name in actors)
-        self.devices = frozenset(device for device in placed if device)
-        beside = (f for n in actors for f in (*graph.inputs(n), *graph.outputs(n)))
-        pairs = {pair for f in beside if (pair := _ends(graph, f)) is not None}
-        self.links = frozenset(pairs | {pair[::-1] for pair in pairs})
-
-    def touched(self, failure: Failure) -> bool:
-        return not self.devices.isdisjoint(failure.devices)
-
-
-def _ends(graph: Graph, fifo: Fifo) -> Link | None:
-    source = graph.actors[fifo.source.actor].device
-    target = graph.actors[fifo.target.actor].device
-    if source is None or target is None or source == target:
-        return None
-    return source, target
 
 
 def _worse(answer: Answer, required: Required) -> bool:

@@ -4,7 +4,7 @@ Each rule first looks at all modes at once. Where that is refused it looks at th
 one by one, as it must: what is wrong at once need not be wrong in any mode.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from dataflow.analysis import CapacityError, capacities
 from dataflow.balance import (
@@ -59,9 +59,11 @@ def _inconsistent(part: Graph, together: RateError) -> Iterator[Finding]:
 
 
 def same_counts(graph: Graph) -> Iterator[Finding]:
-    """R9: actors without dynamic ports fire equally often in every mode."""
+    """R9: modes change between iterations, and only what they govern notices."""
     for part in parts(graph):
-        if not part.dpgs or shared_counts(part, at_once(part)) is not None:
+        shared = shared_counts(part, at_once(part)) if part.dpgs else {}
+        if shared is not None:
+            yield from _chosen_within(part, shared)
             continue
         try:
             combinations = list(mode_combinations(part))
@@ -71,6 +73,7 @@ def same_counts(graph: Graph) -> Iterator[Finding]:
         dynamic = {name for dpg in part.dpgs for name in dpg.members}
         static = [name for name in part.actors if name not in dynamic]
         first = repetition_vector(part, combinations[0])
+        yield from _chosen_within(part, first)
         for modes in combinations[1:]:
             counts = repetition_vector(part, modes)
             for name in static:
@@ -80,6 +83,24 @@ def same_counts(graph: Graph) -> Iterator[Finding]:
             else:
                 continue
             break
+
+
+def _chosen_within(part: Graph, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """Controllers that name several modes per iteration, which may differ.
+
+    What holds of each mode for a whole iteration says nothing of half a one.
+    """
+    for dpg in part.dpgs:
+        if len(dpg.modes) > 1 and counts[dpg.controller] > 1:
+            problem = (
+                f"names a mode of '{dpg.name}' {counts[dpg.controller]} times per "
+                "iteration, and a mode lasts for a whole one"
+            )
+            fix = (
+                "raise the rates at its ports, and at those of what it governs, so "
+                "that all fire once"
+            )
+            yield Finding("R9", f"actor '{dpg.controller}'", problem, fix)
 
 
 def _period(
@@ -135,9 +156,8 @@ def _stuck_somewhere(
     parts is, given all that it takes from elsewhere.
     """
     usual = {dpg.name: next(iter(dpg.modes)) for dpg in part.dpgs}
-    edges = list(zip(together.fifos, together.source, together.target, strict=True))
-    for inside in strong_parts(together):
-        fifos = [f for f, s, t in edges if s in inside and t in inside]
+    for entries in strong_parts(together):
+        fifos = dict.fromkeys(together.fifos[i] for i in entries)
         try:
             combinations = combined(relevant_modes(part, fifos))
         except AnalysisError as error:
@@ -145,9 +165,9 @@ def _stuck_somewhere(
             continue
         seen: set[frozenset[tuple[Fifo, int]]] = set()
         for modes in combinations:
-            execution = _alone(part, {**usual, **modes}, counts, inside)
+            execution = _alone(part, {**usual, **modes}, counts, fifos)
             if not execution.run():
-                stuck = deadlock(execution)
+                stuck = deadlock(execution, part)
                 cure = frozenset(stuck.extra.items())
                 if cure not in seen:
                     yield finding("R10", stuck, modes)
@@ -158,19 +178,13 @@ def _alone(
     part: Graph,
     modes: Mapping[str, str],
     counts: Mapping[str, int],
-    inside: frozenset[int],
+    fifos: Collection[Fifo],
 ) -> Execution:
-    """Return an execution of the actors `inside`, given all they take from outside."""
+    """Return an execution of some FIFOs; actors lack nothing at others."""
     mode = mode_graph(part, modes)
-    left = [
-        counts[name] if i in inside and name not in mode.resting else 0
-        for i, name in enumerate(mode.actors)
-    ]
-    execution = Execution(mode, left)
-    for i, (source, target) in enumerate(zip(mode.source, mode.target, strict=True)):
-        if source not in inside:
-            execution.add_tokens(i, left[target] * mode.consumed[i])
-    return execution
+    inside = [i for i, fifo in enumerate(mode.fifos) if fifo in fifos]
+    left = [0 if n in mode.resting else counts[n] for n in mode.actors]
+    return Execution(mode, left).within(inside)
 
 
 def stuck_in(part: Graph, modes: Mapping[str, str]) -> DeadlockError | None:

@@ -93,7 +93,7 @@ RULES = (
     ),
     Rule(
         "R9",
-        "actors without dynamic ports fire equally often in every mode",
+        "a mode lasts for an iteration, and only what it governs fires as it says",
         same_counts,
         ("R1", "R2", "R3", "R4", "R8"),
     ),

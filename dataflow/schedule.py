@@ -40,7 +40,7 @@ def schedule(
     counts = repetitions(mode)
     execution = Execution(mode, list(counts.values()), capacities)
     if not execution.run():
-        raise deadlock(execution)
+        raise deadlock(execution, graph)
     return Schedule(
         tuple((mode.actors[actor], count) for actor, count in execution.firings),
         counts,

@@ -32,8 +32,8 @@ class Steady:
     throughput: Fraction
     """Iterations per time unit; 0 if it stops."""
     full: frozenset[Fifo]
-    """Bounded FIFOs that some firing waited for room in, from then on for ever. More
-    throughput needs more room in at least one of them."""
+    """Bounded FIFOs whose room one of the slowest cycles waits for: more throughput
+    needs more room in at least one of them."""
 
 
 class SelfTimed:
@@ -69,10 +69,7 @@ class SelfTimed:
         self._now = 0
         self._fired = 0
         self._ready = set(self._inside)
-        self._watching = False
-        self._freed: dict[int, int] = {}  # free places before this instant
-        self._started: dict[int, int] = {}  # firings begun in this instant
-        self._full: set[Fifo] = set()
+        self._starts: list[list[int]] | None = None  # of each actor, while watched
 
     def finish(self) -> int | None:
         """Return when one iteration of all actors has ended; None if it never does.
@@ -114,39 +111,71 @@ class SelfTimed:
                     "simplify the rates or the times to have its throughput",
                 )
             self._advance()
-        return Steady(Fraction(0), self.lacking())
-
-    def lacking(self) -> frozenset[Fifo]:
-        """Return the bounded FIFOs that lack room for a firing."""
-        graph = self._graph
-        return frozenset(
-            fifo
-            for actor in self._inside
-            for i in self._inputs[actor]
-            if (fifo := graph.space[i]) and self._tokens[i] < graph.consumed[i]
-        )
+        return Steady(Fraction(0), frozenset())
 
     def _recurred(self, first: int, then: int, ended_then: int) -> Steady:
-        """Go once round the period, watching where room lacks."""
+        """Go once round the period, watching who starts when."""
         graph, period = self._graph, self._now - then
         iterations = Fraction(self._ended[first] - ended_then, graph.counts[first])
-        self._watching = True
+        begun = [a + b for a, b in zip(self._ended, self._running, strict=True)]
+        self._starts = [[] for _ in graph.actors]
         until = self._now + period
         while self._now < until:
             self._advance()
-        return Steady(iterations * graph.scale / period, frozenset(self._full))
+        full = self._slowest(_Starts(period, begun, self._starts))
+        return Steady(iterations * graph.scale / period, full)
+
+    def _slowest(self, starts: "_Starts") -> frozenset[Fifo]:
+        """Return the FIFOs whose room makes one of the slowest cycles wait.
+
+        Each firing starts when the last that it waits for ends. Going back from one to
+        the other closes a cycle, round which there is never a pause.
+        """
+        actor = self._inside[0]
+        firing = starts.begun[actor]
+        place: dict[tuple[int, int], int] = {}
+        freed: list[Fifo | None] = []
+        while (here := (actor, starts.within(actor, firing))) not in place:
+            place[here] = len(freed)
+            actor, firing, fifo = self._awaited(starts, actor, firing)
+            freed.append(fifo)
+        return frozenset(fifo for fifo in freed[place[here] :] if fifo is not None)
+
+    def _awaited(
+        self, starts: "_Starts", actor: int, firing: int
+    ) -> tuple[int, int, Fifo | None]:
+        """Return the firing at whose end this one starts, and the FIFO that frees.
+
+        Where there are several, one that frees nothing.
+        """
+        graph, now = self._graph, starts.time(actor, firing)
+        found: tuple[int, int, Fifo | None] | None = None
+        limit = graph.limits[actor]
+        if limit is not None:
+            before = firing - limit
+            if starts.time(actor, before) + graph.times[actor] == now:
+                return actor, before, None
+        for i in self._inputs[actor]:
+            source, awaited = graph.source[i], graph.awaited(i, firing)
+            if starts.time(source, awaited) + graph.times[source] == now:
+                if not graph.backward[i]:
+                    return source, awaited, None
+                found = source, awaited, graph.fifo[i]
+        assert found is not None  # or it had started before
+        return found
 
     def _state(self) -> tuple[object, ...]:
         now = self._now
-        active = sorted((end - now, actor, n) for end, actor, n in self._active)
-        return (*self._tokens, *active)
+        active: dict[tuple[int, int], int] = {}
+        for end, actor, count in self._active:
+            key = end - now, actor
+            active[key] = active.get(key, 0) + count
+        return (*self._tokens, *sorted(active.items()))
 
     def _advance(self) -> None:
         """Go to the next instant at which firings end; end them and start others."""
         active = self._active
         self._now = now = active[0][0]
-        self._freed.clear()
-        self._started.clear()
         while active and active[0][0] == now:
             _, actor, count = heapq.heappop(active)
             self._end(actor, count)
@@ -158,8 +187,6 @@ class SelfTimed:
         self._ended[actor] += count
         self._ready.add(actor)
         for i in self._outputs[actor]:
-            if self._watching and graph.space[i] is not None:
-                self._freed.setdefault(i, tokens[i])
             tokens[i] += count * graph.produced[i]
             self._ready.add(graph.target[i])
 
@@ -176,8 +203,8 @@ class SelfTimed:
             self._fired += count
             if self._left is not None:
                 self._left[actor] -= count
-            if self._watching:
-                self._watch(actor, count)
+            if self._starts is not None:
+                self._starts[actor].extend([self._now] * count)
             if graph.times[actor]:
                 end = self._now + graph.times[actor]
                 heapq.heappush(self._active, (end, actor, count))
@@ -202,12 +229,22 @@ class SelfTimed:
         assert count is not None  # strongly connected, or fired once
         return count
 
-    def _watch(self, actor: int, count: int) -> None:
-        """Note the FIFOs whose room for these firings came in this very instant."""
-        graph = self._graph
-        begun = self._started[actor] = self._started.get(actor, 0) + count
-        for i in self._inputs[actor]:
-            fifo = graph.space[i]
-            needed = begun * graph.consumed[i]
-            if fifo is not None and self._freed.get(i, needed) < needed:
-                self._full.add(fifo)
+
+@dataclass(frozen=True, slots=True)
+class _Starts:
+    """When firings start, of which one period is known."""
+
+    period: int
+    begun: list[int]
+    """Number of each actor's first firing in that period."""
+    known: list[list[int]]
+
+    def within(self, actor: int, firing: int) -> int:
+        """Return which firing of the period a firing corresponds to."""
+        return (firing - self.begun[actor]) % len(self.known[actor])
+
+    def time(self, actor: int, firing: int) -> int:
+        """Return when a firing of any period starts, before it, too."""
+        known = self.known[actor]
+        periods, place = divmod(firing - self.begun[actor], len(known))
+        return known[place] + periods * self.period

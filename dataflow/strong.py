@@ -5,23 +5,23 @@ from collections.abc import Sequence
 from dataflow.balance import ModeGraph
 
 
-def strong_parts(mode: ModeGraph) -> list[frozenset[int]]:
-    """Return the sets of actors, by index, that lie on cycles with one another.
+def strong_parts(mode: ModeGraph) -> list[list[int]]:
+    """Return the FIFOs that lie on cycles, grouped by those that share cycles.
 
-    An actor by itself is one if a FIFO leads from it to itself. Parts come in dataflow
-    order, those that feed others first.
+    Each group holds, by index, the FIFOs within one strongly connected part; FIFOs from
+    an actor to itself are cycles. Parts come in dataflow order, those that feed others
+    first.
     """
-    following: list[list[int]] = [[] for _ in mode.actors]
-    looped = set()
-    for source, target in zip(mode.source, mode.target, strict=True):
-        following[source].append(target)
-        if source == target:
-            looped.add(source)
-    return [
-        frozenset(component)
-        for component in reversed(components(following))
-        if len(component) > 1 or component[0] in looped
-    ]
+    following = [[mode.target[i] for i in outputs] for outputs in mode.outputs]
+    part_of = [0] * len(mode.actors)
+    for number, component in enumerate(components(following)):
+        for actor in component:
+            part_of[actor] = number
+    groups: dict[int, list[int]] = {}
+    for i, (source, target) in enumerate(zip(mode.source, mode.target, strict=True)):
+        if part_of[source] == part_of[target]:
+            groups.setdefault(part_of[source], []).append(i)
+    return [groups[number] for number in sorted(groups, reverse=True)]
 
 
 def components(following: Sequence[Sequence[int]]) -> list[list[int]]:

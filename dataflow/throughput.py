@@ -28,13 +28,11 @@ class Pace:
 
     Attributes:
         throughput: Iterations per time unit; None: nothing bounds it.
-        actors: Strongly connected actors that are as slow as that; empty if nothing is.
-        full: Bounded FIFOs whose room bounds strongly connected parts that are as slow:
-            more throughput needs more room in one of them. Empty: room helps nowhere.
+        full: Bounded FIFOs whose room bounds it: more throughput needs more room in one
+            of them. Empty if it stops, or was known to be the most.
     """
 
     throughput: Fraction | None
-    actors: tuple[str, ...]
     full: frozenset[Fifo] = frozenset()
 
 
@@ -69,42 +67,45 @@ def throughput(
     return pace(found).throughput
 
 
-def pace(graph: Timed, *, prefer: Literal["states", "cycles"] | None = None) -> Pace:
+def pace(
+    graph: Timed,
+    *,
+    at_most: Fraction | None = None,
+    prefer: Literal["states", "cycles"] | None = None,
+) -> Pace:
     """Return the throughput and what bounds it.
 
     Args:
         graph: The graph in one mode.
+        at_most: What is known of the throughput, if anything.
         prefer: Way to find it, whatever it takes; None: whichever is short.
     """
     following: list[list[int]] = [[] for _ in graph.actors]
     for source, target in zip(graph.source, graph.target, strict=True):
         following[source].append(target)
-    slowest = Pace(None, ())
+    slowest = Pace(None)
     for component in components(following):
-        steady = _steady(graph, component, prefer)
-        if steady is None:
-            continue
-        if slowest.throughput is None or steady.throughput < slowest.throughput:
-            names = tuple(graph.actors[i] for i in sorted(component))
-            slowest = Pace(steady.throughput, names, steady.full)
-        elif steady.throughput == slowest.throughput:
-            full = slowest.full | steady.full
-            slowest = Pace(slowest.throughput, slowest.actors, full)
+        steady = _steady(graph, component, at_most, prefer)
+        if steady is not None and (
+            slowest.throughput is None or steady.throughput < slowest.throughput
+        ):
+            slowest = Pace(steady.throughput, steady.full)
     return slowest
 
 
 def _steady(
-    graph: Timed, component: list[int], prefer: Literal["states", "cycles"] | None
+    graph: Timed,
+    component: list[int],
+    at_most: Fraction | None,
+    prefer: Literal["states", "cycles"] | None,
 ) -> Steady | None:
     """Return what a strongly connected part comes to; None: nothing bounds it."""
     if any(graph.limits[actor] == 0 for actor in component):
         return Steady(Fraction(0), frozenset())
     if not any(graph.times[actor] for actor in component):
         # It takes no time, but it may still not turn at all.
-        execution = SelfTimed(graph, component, once=True)
-        if execution.finish() is None:
-            return Steady(Fraction(0), execution.lacking())
-        return None
+        turns = SelfTimed(graph, component, once=True).finish() is not None
+        return None if turns else Steady(Fraction(0), frozenset())
     if len(component) == 1:
         (actor,) = component
         limit = graph.limits[actor]
@@ -117,7 +118,7 @@ def _steady(
     edges = [i for i, (s, t) in enumerate(ends) if s in inside and t in inside]
     counts = local_counts(graph, component)
     if prefer == "cycles" or (prefer is None and max(counts.values()) == 1):
-        return steady_by_ratio(graph, component, edges)
+        return steady_by_ratio(graph, component, edges, at_most)
     unfolded = sum(counts[graph.target[i]] for i in edges)
     try:
         feasible = prefer is None and unfolded <= UNFOLDED_MAX
@@ -126,7 +127,7 @@ def _steady(
     except EndlessError:
         if not feasible:
             raise
-    return steady_by_ratio(graph, component, edges)
+    return steady_by_ratio(graph, component, edges, at_most)
 
 
 def latency(

@@ -39,8 +39,18 @@ class Timed:
     produced: list[int]
     consumed: list[int]
     tokens: list[int]
-    space: list[Fifo | None]
-    """Of an edge of free places: the FIFO that they are in."""
+    fifo: list[Fifo]
+    """What holds the edge's tokens, or its free places."""
+    backward: list[bool]
+    """Whether the edge is one of free places."""
+
+    def awaited(self, edge: int, firing: int) -> int:
+        """Return the firing of an edge's source that brings what the target's takes.
+
+        Firings count from 0; a negative one is not waited for.
+        """
+        needed = (firing + 1) * self.consumed[edge] - self.tokens[edge]
+        return -(-needed // self.produced[edge]) - 1
 
 
 def timed(
@@ -69,7 +79,8 @@ def timed(
         [1 if one_at_a_time else None] * len(awake),
         scale,
         *([], [], [], [], []),
-        space=[],
+        fifo=[],
+        backward=[],
     )
     for fifo, produced, consumed in zip(
         mode.fifos, mode.produced, mode.consumed, strict=True
@@ -80,7 +91,8 @@ def timed(
         if source == target:
             _limit(found, index[source], fifo.delay // consumed)
             continue
-        _edge(found, index[source], index[target], produced, consumed, fifo.delay)
+        ends = index[source], index[target]
+        _edge(found, *ends, produced, consumed, fifo.delay, fifo, backward=False)
         if capacities is not None:
             free = capacities[fifo] - fifo.delay
             if free < 0:
@@ -90,7 +102,8 @@ def timed(
                     "initial tokens",
                     f"raise it to {fifo.delay}",
                 )
-            _edge(found, index[target], index[source], consumed, produced, free, fifo)
+            ends = index[target], index[source]
+            _edge(found, *ends, consumed, produced, free, fifo, backward=True)
     return found
 
 
@@ -128,11 +141,14 @@ def _edge(
     produced: int,
     consumed: int,
     tokens: int,
-    space: Fifo | None = None,
+    fifo: Fifo,
+    *,
+    backward: bool,
 ) -> None:
     found.source.append(source)
     found.target.append(target)
     found.produced.append(produced)
     found.consumed.append(consumed)
     found.tokens.append(tokens)
-    found.space.append(space)
+    found.fifo.append(fifo)
+    found.backward.append(backward)

@@ -5,7 +5,7 @@ decoder and the satellite receiver are those of the SDF3 tool for the same graph
 """
 
 import random
-import time
+from dataclasses import replace
 from fractions import Fraction
 from math import gcd, lcm
 
@@ -22,6 +22,7 @@ from dataflow.analysis import (
     schedule,
 )
 from dataflow.graph import Graph
+from dataflow.rules import check
 
 TUTORIAL = "a 2->3 b; b 1->2 c"
 SAMPLERATE = "a 1->1 b; b 2->3 c; c 2->7 d; d 8->7 e; e 5->1 f"
@@ -186,13 +187,27 @@ def test_one_fifo_shared_by_two_cycles_is_the_least_fix(sdf):
     assert {str(f) for f in caught.value.extra} == {"a.o0 -> b.i0"}
 
 
-def test_many_cycles_get_a_fix_that_works_and_is_not_called_least(sdf):
+def test_many_separate_cycles_get_one_token_each(sdf):
     pairs = [f"a{i} 1->1 b{i}; b{i} 1->1 a{i}; h 1->1 a{i}" for i in range(40)]
     with pytest.raises(DeadlockError) as caught:
         schedule(sdf(";".join(pairs)))
-    assert len(caught.value.extra) == 40
+    assert list(caught.value.extra.values()) == [1] * 40
+    assert caught.value.exact
+
+
+def test_entangled_cycles_get_a_fix_that_works_and_is_not_called_least(sdf):
+    pairs = [f"a{i} 1->1 a{j}" for i in range(12) for j in range(12) if i != j]
+    graph = sdf(";".join(pairs))
+    with pytest.raises(DeadlockError) as caught:
+        schedule(graph)
+    extra = caught.value.extra
     assert not caught.value.exact
     assert "less may do elsewhere" in caught.value.fix
+    for less in (0, 1):
+        some = dict(list(extra.items())[less:])
+        given = [replace(f, delay=some.get(f, 0)) for f in graph.fifos]
+        mended = replace(graph, fifos=tuple(given))
+        assert bool(check(mended)) == bool(less)
 
 
 def live_with(produced: int, consumed: int, delay: int, capacity: int) -> bool:
@@ -283,8 +298,5 @@ def large(sdf) -> Graph:
     return sdf(";".join(edges))
 
 
-def test_a_thousand_actors_take_tens_of_milliseconds(sdf):
-    graph = large(sdf)
-    start_s = time.perf_counter()
-    schedule(graph)
-    assert time.perf_counter() - start_s < 0.5  # 0.01 s; slack for a loaded machine
+def test_a_thousand_actors_of_several_rates_have_a_schedule(sdf):
+    assert len(schedule(large(sdf)).repetitions) == 1000

@@ -1,21 +1,27 @@
 """Random graphs with many and nested DPGs: what the rules accept runs in any modes."""
 
+import itertools
 import random
-from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dataflow.analysis import capacities, repetition_vector
-from dataflow.behaviour import Behaviour, Site
-from dataflow.engine import Chain
-from dataflow.graph import Graph, PortRef
+from dataflow.analysis import DeadlockError, repetition_vector
+from dataflow.errors import UnderstudyError
+from dataflow.graph import Graph
 from dataflow.modes import at_once, mode_combinations, shared_counts
 from dataflow.rules import check
 from dataflow.schedule import schedule
 from tests.support.dynamic_graphs import Builder
-
-SITE = Site("here", "here", 0, Path(), None, 8)
+from tests.support.playing import (
+    Play,
+    assert_least,
+    cured,
+    deadlock_of,
+    mode_sequence,
+    stuck_actors,
+)
 
 quick = settings(
     max_examples=60,
@@ -67,11 +73,18 @@ class Drawing:
             first, end = self.piece(depth - 1)
             self.build.gated(dpg, entry, first, rates)
             self.build.gated(dpg, end, last, rates)
+            if self.draw(st.integers(0, 3)) == 0:  # one that remembers
+                tokens = self.draw(st.sampled_from([0, 1, 2]))
+                self.build.static(first, first, delay=tokens)
         if self.draw(st.booleans()):
             self.build.static(entry, last, delay=self.draw(st.sampled_from([0, 0, 2])))
         if self.draw(st.integers(0, 3)) == 0:
             delay = self.draw(st.sampled_from([0, 1, 2]))
             self.build.static(last, f"c{dpg}", delay=delay)
+        if self.draw(st.integers(0, 3)) == 0:
+            rates = (1, 1), (2, 2), (3, 3)
+            delay = self.draw(st.sampled_from([0, 1, 2, 3]))
+            self.build.static(last, entry, self.draw(st.sampled_from(rates)), delay)
         return entry, last
 
 
@@ -81,30 +94,14 @@ def graphs(draw: st.DrawFn) -> Graph:
     drawing = Drawing(draw)
     first, last = drawing.region(2)
     drawing.build.static("source", first)
-    drawing.build.static(last, "sink", (1, draw(st.sampled_from([1, 1, 2]))))
+    drawing.build.static(last, "sink", (1, draw(st.sampled_from([1, 1, 1, 2]))))
+    several = draw(st.sampled_from([1, 1, 2, 3]))  # who fires more often than the rest
+    drawing.build.static("burst", "source", (1, several))
+    drawing.build.static("source", "burst", (several, 1), draw(st.integers(0, 3)))
     if draw(st.integers(0, 7)) == 0:
         inside = draw(st.integers(1, drawing.actors))
         drawing.build.static(f"a{inside}", "aside")
     return drawing.build.graph()
-
-
-class Mover(Behaviour):
-    """Moves numbers at the rates of the mode; a controller names the mode drawn."""
-
-    def __init__(self, graph: Graph, name: str, modes: dict[str, str]) -> None:
-        super().__init__({}, SITE)
-        self.graph = graph
-        self.modes = modes
-        ports = graph.actors[name].outputs
-        self.outs = [PortRef(name, p.name) for p in ports if not p.control]
-        self.governs = next((d for d in graph.dpgs if d.controller == name), None)
-
-    def fire(self, *tokens: object) -> object:
-        rates = [self.graph.rate(ref, self.modes) for ref in self.outs]
-        made: list[object] = [7 if rate == 1 else [7] * rate for rate in rates]
-        if self.governs is not None:
-            made.append(list(self.governs.modes).index(self.modes[self.governs.name]))
-        return made[0] if len(made) == 1 else tuple(made) or None
 
 
 @quick
@@ -114,17 +111,39 @@ def test_accepted_graphs_run_in_any_sequence_of_modes(graph: Graph, seed: int) -
     if found:
         assert found <= {"R5", "R6", "R8", "R9", "R10"}
         return
+    play = Play(graph)
+    for modes in mode_sequence(graph, random.Random(seed)):
+        play.iterate(modes)
+
+
+@settings(quick, max_examples=30)
+@given(graphs(), st.integers(0, 2**32))
+def test_deadlocked_graphs_stop_where_foretold_and_run_when_cured(
+    graph: Graph, seed: int
+) -> None:
+    found = {finding.rule for finding in check(graph)}
+    assume(found & {"R6", "R10"} and not found & {"R5", "R8", "R9"})
     rnd = random.Random(seed)
-    sized = capacities(graph)
-    modes: dict[str, str] = {}
-    movers = {name: Mover(graph, name, modes) for name in graph.actors}
-    chain = Chain(graph, list(graph.actors), movers, (), (), capacities=sized)
-    for _ in range(50):
-        modes.update({d.name: rnd.choice(list(d.modes)) for d in graph.dpgs})
-        chain.run(())
-        peaks = schedule(graph, modes, sized).peaks
-        assert all(peaks[fifo] <= sized[fifo] for fifo in peaks)
-        assert chain.fill() == {fifo: fifo.delay for fifo in graph.fifos}
+    endless = dict.fromkeys(graph.fifos, 1_000)
+    for modes in itertools.islice(mode_combinations(graph), 8):
+        error = deadlock_of(graph, modes)
+        assert set(error.blocked if error else ()) == stuck_actors(graph, modes, rnd)
+        if error is None:
+            continue
+        assert_least(graph, modes, error)
+        with pytest.raises(UnderstudyError) as caught:
+            Play(graph, endless).iterate(modes)
+        if isinstance(caught.value, DeadlockError):
+            assert caught.value.blocked == error.blocked
+        else:
+            assert "controller cannot fire before its mode is known" in str(
+                caught.value
+            )
+    mended = cured(graph)
+    assert check(mended) == []
+    play = Play(mended)
+    for modes in mode_sequence(mended, rnd):
+        play.iterate(modes)
 
 
 def one_by_one(graph: Graph) -> set[str]:
@@ -136,6 +155,8 @@ def one_by_one(graph: Graph) -> set[str]:
         try:
             counts = repetition_vector(graph, modes)
             vectors.add(tuple(n for name, n in counts.items() if name not in dynamic))
+            if any(counts[dpg.controller] > 1 for dpg in graph.dpgs):
+                found.add("periods")
             schedule(graph, modes)
         except Exception as error:
             found.add(type(error).__name__)

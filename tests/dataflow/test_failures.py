@@ -8,20 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow import failures, iteration
+from dataflow import failures, iteration, standing
 from dataflow.errors import UnderstudyError
-from dataflow.failures import Failure, FailureTable, failure_table, surviving
+from dataflow.failures import FailureTable, failure_table, surviving
 from dataflow.graph import Fifo, Graph, Port, PortRef
+from dataflow.standing import Failure
 from dataflow.wire import ledger, rows
 from tests.dataflow.test_dynamic_properties import graphs, quick
 from tests.support.toy_plan import toy_plan
 
 
-def bipartite(endpoints: int, servers: int, *, local: bool = False) -> Graph:
+def bipartite(
+    endpoints: int, servers: int, *, local: bool = False, redundancy: str = "standby"
+) -> Graph:
     with tempfile.TemporaryDirectory() as folder:
         return toy_plan(
-            Path(folder), port=7000, endpoints=endpoints, servers=servers, local=local
-        ).graph
+            Path(folder), port=7000, endpoints=endpoints, servers=servers, local=local,
+            redundancy=redundancy,
+        ).graph  # fmt: skip
 
 
 def told(table: FailureTable) -> dict[str, str]:
@@ -121,6 +125,25 @@ def test_branch_on_the_endpoint_answers_degraded_when_both_servers_die() -> None
     assert row.verdict == "answered"
 
 
+MODES = {
+    "spread": {"": ("edge.0", "edge.1", "edge.2"), "edge.1": ("edge.0", "edge.2")},
+    "replicate 2": {"": ("edge.0", "edge.1"), "edge.1": ("edge.0", "edge.2")},
+    "hedge p95": {"": ("edge.0", "edge.1"), "edge.0": ("edge.1", "edge.2")},
+}
+ONE_LEFT, NONE_LEFT = "edge.1 + edge.2", "edge.0 + edge.1 + edge.2"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_table_names_all_that_answer_in_a_mode_of_redundancy(mode: str) -> None:
+    table = failure_table(bipartite(1, 3, local=True, redundancy=mode), 3)
+    found = {
+        " + ".join(row.failure.names): (row.answers[0].row, *row.answers[0].others)
+        for row in table.rows
+    }
+    expected = MODES[mode] | {ONE_LEFT: ("edge.0",), NONE_LEFT: ("here",)}
+    assert {failure: found[failure] for failure in expected} == expected
+
+
 def test_pairs_drop_what_no_branch_is_left_for() -> None:
     table = failure_table(bipartite(1, 2), 2)
     dropped = {r.failure.names: r for r in table.rows if r.verdict == "dropped"}
@@ -138,6 +161,49 @@ def test_link_of_a_dead_device_is_no_further_failure() -> None:
     pairs = {r.failure.names for r in failure_table(bipartite(1, 1), 2).rows}
     assert pairs == {(), ("cam.0",), ("edge.0",), ("cam.0 - edge.0",),
                      ("cam.0", "edge.0")}  # fmt: skip
+
+
+def timed(graph: Graph, **times: int) -> Graph:
+    """Give actors times, in ms, by the beginnings of their names; others have 0."""
+
+    def time(name: str) -> int:
+        crosses = name.endswith(("tx", "rx"))
+        found = (t for begin, t in times.items() if name.startswith(begin))
+        return 0 if crosses else next(found, 0)
+
+    actors = {n: replace(actor, time=time(n)) for n, actor in graph.actors.items()}
+    return replace(graph, actors=actors)
+
+
+@pytest.mark.parametrize(
+    ("camera", "local", "row"),
+    [(0, 1000, "here"), (1, 1000, "drop"), (0, 1001, "drop")],
+)
+def test_fallback_that_takes_longer_than_the_deadline_answers_nothing(
+    camera: int, local: int, row: str
+) -> None:
+    """It was predicted to answer, whatever its time: the deadline is 1,000 ms."""
+    graph = timed(bipartite(1, 1, local=True), camera=camera, tail=9, local=local)
+    table = failure_table(graph)
+    assert told(table)["edge.0"] == row
+    assert table.baseline.answers[0].row == "edge.0"
+    if row == "drop":
+        answer = next(r for r in table.rows if str(r.failure) == "edge.0 dies")
+        assert answer.answers[0].reason == "deadline"
+        assert table.least_fix("answered") == (
+            "add a server that cam.0 can fail over to, or a deadline of 1001 ms for "
+            "what is left"
+        )
+
+
+def test_branch_too_slow_from_the_start_is_passed_over() -> None:
+    graph = timed(bipartite(1, 2, local=True), tail=1001, local=5)
+    assert told(failure_table(graph))[""] == "here"
+
+
+def test_slowest_way_counts_not_the_sum_of_all() -> None:
+    graph = timed(bipartite(1, 1), camera=400, result=900, tail=600)
+    assert told(failure_table(graph))[""] == "edge.0"
 
 
 def test_no_failures_leave_one_row() -> None:
@@ -172,7 +238,7 @@ def test_kept_requirement_needs_no_fix() -> None:
 
 
 def test_prediction_and_ledger_call_the_very_same_choice() -> None:
-    assert vars(failures)["choose"] is rows.choose
+    assert vars(standing)["choose"] is rows.choose
     assert vars(ledger)["choose"] is rows.choose
 
 

@@ -18,6 +18,7 @@ from dataflow.graph import (
     Region,
     TokenType,
 )
+from dataflow.redundancy import Redundancy
 from dataflow.rules import RULES, check
 
 IMAGE = TokenType("float32", (1, 8, 8))
@@ -456,8 +457,37 @@ def with_region(graph: Graph, **changes: object) -> Graph:
     return replace(graph, regions=(replace(graph.regions[0], **changes),))  # type: ignore[arg-type]
 
 
+def together(graph: Graph, *rows: str) -> Graph:
+    """Let some of the branches play in the row ``all`` of a replicating region."""
+    graph = with_region(graph, redundancy=Redundancy("replicate", copies=2))
+    (dpg,) = graph.dpgs
+    drop = dpg.modes["drop"]
+    every = {ref: max(dpg.modes[row][ref] for row in rows) for ref in drop}
+    modes = {**{r: dpg.modes[r] for r in ("edge", "exit")}, "all": every, "drop": drop}
+    return replace(graph, dpgs=(replace(dpg, modes=modes),))
+
+
 def with_carried(graph: Graph, *names: str) -> Graph:
     return replace(graph, dpgs=(replace(graph.dpgs[0], carried=frozenset(names)),))
+
+
+def test_row_in_which_all_branches_play_is_accepted():
+    assert check(together(deployed(), "edge", "exit")) == []
+
+
+def test_row_in_which_all_play_needs_room_for_all():
+    """A FIFO too small there is found, though each row alone would not see it."""
+    graph = together(deployed(), "edge", "exit")
+    both = {PortRef("fork", "b0"): 2, PortRef("tx", "i"): 2}
+    modes = {**graph.dpgs[0].modes, "all": {**graph.dpgs[0].modes["all"], **both}}
+    graph = replace(graph, dpgs=(replace(graph.dpgs[0], modes=modes),))
+    rates = (0, 1, 2)
+    for name, port in (("fork", "b0"), ("tx", "i")):
+        ports = graph.actors[name].ports
+        wider = tuple(replace(p, rates=rates) if p.name == port else p for p in ports)
+        graph = with_actor(graph, name, ports=wider)
+    found = check(with_fifo(graph, "fork.b0", capacity=1))
+    assert [f.rule for f in found] == ["R11"]
 
 
 def test_deployed_stream_is_accepted():
@@ -519,6 +549,14 @@ def test_tx_at_a_fifo_that_stays_is_refused():
     assert "R12" in ids(with_actor(deployed(), "camera", type="tx"))
 
 
+def test_pair_that_compresses_and_does_not_is_refused():
+    text = only(with_actor(deployed(), "tx", params={"compression": "lz4"}))
+    assert text == (
+        "actor 'tx': compresses as 'lz4', RX 'rx' as ''; give both the same "
+        "`compression` (R12)"
+    )
+
+
 def test_cut_holds_what_stands_before_in_and_behind_it():
     graph = deployed()
     found = cuts(graph, capacities(graph))
@@ -566,6 +604,18 @@ def test_cut_holds_what_stands_before_in_and_behind_it():
         (
             with_region(deployed(), branches=deployed().regions[0].branches[::-1]),
             "its modes are edge, exit, drop, its rows exit, edge, drop",
+        ),
+        (
+            with_region(deployed(), redundancy=Redundancy("replicate", copies=2)),
+            "its modes are edge, exit, drop, its rows edge, exit, all, drop",
+        ),
+        (
+            together(deployed(), "edge"),
+            "in mode 'all' its join gets tokens on 1 FIFOs",
+        ),
+        (
+            together(deployed(), "edge"),
+            "fifo fork.b1 -> exit.i of branch 'exit' has tokens in the modes exit",
         ),
         (with_region(deployed(), fork="forks"), "its fork 'forks' is not in the graph"),
         (with_region(deployed(), name="other"), "has no DPG of its name"),
