@@ -5,7 +5,7 @@ line prints the message alone and ends with the status of the class.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UnderstudyError(Exception):
@@ -29,7 +29,39 @@ class ActorError(UnderstudyError):
 
 
 class PeerError(UnderstudyError):
-    """What came over a link is not what the protocol allows. Never our misuse."""
+    """What came over a link is not what the protocol allows. Never our misuse.
+
+    Attributes:
+        reason: One of `REJECTIONS`: what counters call it.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        assert reason in REJECTIONS, reason
+        self.reason = reason
+
+
+REJECTIONS: Mapping[str, str] = {
+    "frames": "more frames than any message has",
+    "size": "a header or control message of a size that none has",
+    "magic": "neither a header nor a control message of ours begins so",
+    "version": "a control message of another version of the protocol",
+    "kind": "an unknown kind of message, or one that goes the other way",
+    "encoding": "a control message that is not msgpack within its bounds",
+    "field": "a field of a control message is missing, of another type or too large",
+    "key": "a device names itself as one whose key it does not have",
+    "compression": "a compressed tensor that does not stand for its token",
+    "actor": "an actor raised on the tensors of a token",
+    "flood": "more messages that nobody asked for than a peer is allowed",
+    "segment": "a session is asked for a segment that is not here: another plan",
+    "room": "a session is asked for beyond the most sessions or bytes of credit",
+    "session": "of a session that is over, or never was",
+    "stream": "an answer for a stream, or a life of one, that is not ours",
+    "attempt": "an answer from a peer that was not asked",
+    "answer": "an answer whose tensors have other sizes than the branch gives",
+}
+"""Why a message was thrown away -> what that means. The whole vocabulary: it bounds the
+counters, whatever a peer sends."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from dataflow.wire.transport import (
     LaneLost,
     LaneOpened,
     Transport,
+    explain,
 )
 
 
@@ -41,11 +42,12 @@ def ask_status(
                         request = pack_control(StatusRequest())
                         transport.send(device, "control", [request])
                     case FromPeer(_, _, frames):
-                        return _status(device, address, frames[0])
+                        return _status(device, address, frames[0] if frames else b"")
                     case HandshakeFailed(_, why):
+                        us = keys.name if keys is not None else "status"
                         raise UnderstudyError(
-                            f"device '{device}' at {address}: refuses the handshake "
-                            f"({why}); check the keys"
+                            f"device '{device}' at {address}: refuses the handshake of "
+                            f"'{us}': {explain(why, device=us, peer=device)}"
                         )
                     case LaneLost():
                         raise UnderstudyError(
@@ -64,7 +66,8 @@ def _status(device: str, address: str, frame: bytes) -> dict[str, Any]:
     try:
         message = unpack_control(frame)
         if not isinstance(message, StatusReply):
-            raise PeerError(f"{message.kind} is no answer to a status request")
+            text = f"{message.kind} is no answer to a status request"
+            raise PeerError(text, "kind")
         status = json.loads(message.text)
     except (PeerError, ValueError) as error:
         raise UnderstudyError(

@@ -7,6 +7,7 @@ another version is told so instead of being called garbage.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
@@ -18,7 +19,10 @@ from dataflow.wire.header import VERSION
 
 CONTROL_MAGIC = b"UC"
 CONTROL_BYTES_MAX = 64 * 1024
-NAME_CHARS_MAX = 200
+NAME_CHARS_MAX, LINE_CHARS_MAX = 200, 2000
+PIECE_BYTES_MAX = 16 * 1024
+"""Of a segment, at most this much at a time: a beat behind it waits 8 ms at 16 Mbit/s.
+"""
 STREAMS_MAX = 256
 
 
@@ -42,6 +46,8 @@ class Hello:
     incarnation: int
     session: int
     offers: tuple[StreamOffer, ...]
+    deployment: str = ""
+    """Of which it is the device: others have devices of that name, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +86,23 @@ class Beat:
     """Age of the firing under way; 0: none."""
     usual_ms: int = 0
     """What that firing takes at best."""
+    heard_ms: int = 0
+    """Since the sender last heard from its peer: links fall silent one way too."""
     dead: tuple[str, ...] = ()
-    """Devices that the sender's own links have lost."""
+    """Ways behind the sender that no token can take, see `wire.relay`."""
     about: str = ""
     """What the sender says of itself to `understudy status`: JSON, short."""
+    clock_us: int = 0
+    """Monotonic clock of the sender; this and the next two: see `peer_clock`."""
+    echo_us: int = 0
+    """`clock_us` of the last beat that it heard in this session; 0: of none."""
+    held_us: int = 0
+    """How long ago it heard that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """Either side: I am going; what I have under way I still answer."""
+    """Either side: this session is over; what I have under way I still answer."""
 
     kind: ClassVar[str] = "bye"
     session: int
@@ -109,7 +123,31 @@ class StatusReply:
     text: str
 
 
-Control = Hello | Welcome | Refuse | Beat | Bye | StatusRequest | StatusReply
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Either side of a session: a piece of a segment that my plan names."""
+
+    kind: ClassVar[str] = "want"
+    sha256: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The answer: content from `offset` on, at most `PIECE_BYTES_MAX` of it."""
+
+    kind: ClassVar[str] = "piece"
+    sha256: str
+    offset: int
+    total: int
+    """Length of the whole; 0: it is not here."""
+    data: bytes
+
+
+Control = (
+    Hello | Welcome | Refuse | Beat | Bye | StatusRequest | StatusReply | Want | Piece
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CLASSES: Mapping[str, type[Control]] = {cls.kind: cls for cls in get_args(Control)}
 
 
@@ -137,35 +175,41 @@ def unpack_control(frame: bytes) -> Control:
     """
     if len(frame) > CONTROL_BYTES_MAX:
         raise PeerError(
-            f"control message: {len(frame)} bytes, at most {CONTROL_BYTES_MAX}; dropped"
+            f"control message: {len(frame)} bytes, at most {CONTROL_BYTES_MAX}; "
+            "dropped",
+            "size",
         )
     if not is_control(frame) or control_version(frame) != VERSION:
         raise PeerError(
             f"control message: starts with {frame[:3]!r}, not with {CONTROL_MAGIC!r} "
-            f"and version {VERSION}; dropped"
+            f"and version {VERSION}; dropped",
+            "magic",
         )
+    reason = "encoding"
     try:
         body = msgpack.unpackb(
             frame[3:],
             max_str_len=CONTROL_BYTES_MAX,
-            max_bin_len=256,
+            max_bin_len=PIECE_BYTES_MAX,
             max_array_len=STREAMS_MAX,
             max_map_len=STREAMS_MAX,
             max_ext_len=0,
             strict_map_key=False,
         )
+        reason = "field"
         return _build(body)
     except PeerError:
         raise
     except Exception as error:
         # msgpack raises many types on hostile bytes; all mean the same to us.
-        raise PeerError(f"control message: cannot be read ({error}); dropped") from None
+        text = f"control message: cannot be read ({str(error)[:80]!r}); dropped"
+        raise PeerError(text, reason) from None
 
 
 def _build(body: Any) -> Control:
     if not isinstance(body, dict) or body.get("kind") not in _CLASSES:
         raise PeerError(
-            f"control message: kind is unknown in {str(body)[:80]}; dropped"
+            f"control message: kind is unknown in {str(body)[:80]!r}; dropped", "kind"
         )
     cls = _CLASSES[body.pop("kind")]
     if cls is Hello:
@@ -176,7 +220,7 @@ def _build(body: Any) -> Control:
                 segment=_uint(offer["segment"], 64),
                 window=_uint(offer["window"], 16),
             )
-            for offer in body["offers"]
+            for offer in _typed(body["offers"], list)
         )
     if cls is Welcome:
         body["grants"] = {
@@ -184,7 +228,7 @@ def _build(body: Any) -> Control:
             for stream, limit in _typed(body["grants"], dict).items()
         }
     if cls is Beat:
-        body["dead"] = tuple(_name(name) for name in body["dead"])
+        body["dead"] = tuple(_name(name) for name in _typed(body["dead"], list))
     for key, check in _CHECKS.items():
         if key in body:
             body[key] = check(body[key])
@@ -193,35 +237,65 @@ def _build(body: Any) -> Control:
 
 def _typed(value: Any, wanted: type) -> Any:
     if type(value) is not wanted:
-        raise PeerError(
-            f"control message: {str(value)[:80]!r} is not a {wanted.__name__}; dropped"
-        )
+        raise _wrong(f"{str(value)[:80]!r} is not a {wanted.__name__}")
     return value
 
 
 def _uint(value: Any, bits: int) -> int:
     number: int = _typed(value, int)
     if not 0 <= number < 1 << bits:
-        raise PeerError(f"control message: {number} is beyond u{bits}; dropped")
+        raise _wrong(f"{number} is beyond u{bits}")
     return number
 
 
 def _name(value: Any) -> str:
     text: str = _typed(value, str)
     if not 0 < len(text) <= NAME_CHARS_MAX or not text.isprintable():
-        raise PeerError(f"control message: {text[:80]!r} is not a name; dropped")
+        raise _wrong(f"{text[:80]!r} is not a name")
     return text
+
+
+def _deployment(value: Any) -> str:
+    return "" if value == "" else _name(value)
+
+
+def _sha256(value: Any) -> str:
+    text: str = _typed(value, str)
+    if not _SHA256.fullmatch(text):
+        raise _wrong(f"{text[:80]!r} is not a SHA-256")
+    return text
+
+
+def _line(value: Any) -> str:
+    """Return what is shown to people: no control sequences for their terminals."""
+    text: str = _typed(value, str)
+    if len(text) > LINE_CHARS_MAX or not text.isprintable():
+        raise _wrong(f"{text[:80]!r} is not one line of text")
+    return text
+
+
+def _wrong(what: str) -> PeerError:
+    return PeerError(f"control message: {what}; dropped", "field")
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "device": _name,
+    "deployment": _deployment,
     "incarnation": lambda v: _uint(v, 64),
     "session": lambda v: _uint(v, 32),
     "ready": lambda v: _typed(v, bool),
     "queue": lambda v: _uint(v, 32),
     "age_ms": lambda v: _uint(v, 32),
     "usual_ms": lambda v: _uint(v, 32),
-    "why": lambda v: _typed(v, str),
+    "heard_ms": lambda v: _uint(v, 32),
+    "clock_us": lambda v: _uint(v, 64),
+    "echo_us": lambda v: _uint(v, 64),
+    "held_us": lambda v: _uint(v, 64),
+    "why": _line,
     "about": lambda v: _typed(v, str),
     "text": lambda v: _typed(v, str),
+    "sha256": _sha256,
+    "offset": lambda v: _uint(v, 64),
+    "total": lambda v: _uint(v, 64),
+    "data": lambda v: _typed(v, bytes),
 }

@@ -42,7 +42,7 @@ FIELDS = (
     ("B", "flags", "reason of a NACK, else 0"),
     ("B", "attempt", "started branches of the iteration so far, from 0"),
     ("B", "row", "the control token: index of the mode that plays"),
-    ("B", "codec", "0; the plan names the codec of a FIFO"),
+    ("B", "codec", "compression of tensor frames shorter than their tokens, else 0"),
     ("B", "members", "0; streams fused into this one"),
     ("x", "", ""),
     ("H", "tensors", "tensor frames that follow"),
@@ -85,6 +85,7 @@ class Header(NamedTuple):
     flags: int = 0
     attempt: int = 0
     row: int = 0
+    codec: int = 0
     tensors: int = 0
     incarnation: int = 0
     segment: int = 0
@@ -104,7 +105,7 @@ class Header(NamedTuple):
             self.flags,
             self.attempt,
             self.row,
-            0,
+            self.codec,
             0,
             self.tensors,
             self.stream,
@@ -120,6 +121,27 @@ class Header(NamedTuple):
             self.payload_bytes,
         )
 
+    def answer(
+        self,
+        kind: Kind,
+        *,
+        limit: int,
+        flags: int = 0,
+        tensors: int = 0,
+        queue_us: int = 0,
+        compute_us: int = 0,
+        payload_bytes: int = 0,
+    ) -> "Header":
+        """Return the header of the one answer to this token: same tag, new limit.
+
+        Its tensors are never compressed: an answer is small.
+        """
+        return Header(
+            kind, self.session, self.stream, flags, self.attempt, self.row, 0, tensors,
+            self.incarnation, self.segment, self.frame, self.ordinal, limit,
+            self.budget_us, queue_us, compute_us, payload_bytes,
+        )  # fmt: skip
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Return the header that `data` holds.
@@ -130,24 +152,26 @@ class Header(NamedTuple):
         if len(data) != HEADER_BYTES:
             raise PeerError(
                 f"data message: header of {len(data)} bytes, not {HEADER_BYTES}; "
-                "dropped"
+                "dropped",
+                "size",
             )
         (
-            magic, version, kind, flags, attempt, row, _codec, _members, tensors,
+            magic, version, kind, flags, attempt, row, codec, _members, tensors,
             stream, session, incarnation, segment, frame, ordinal, limit,
             budget_us, queue_us, compute_us, payload_bytes,
         ) = _LAYOUT.unpack(data)  # fmt: skip
         if magic != MAGIC or version != VERSION:
             raise PeerError(
                 f"data message: magic {magic!r} version {version}, not {MAGIC!r} "
-                f"version {VERSION}; dropped"
+                f"version {VERSION}; dropped",
+                "magic",
             )
         if kind not in _KINDS:
-            raise PeerError(f"data message: kind {kind} is unknown; dropped")
+            raise PeerError(f"data message: kind {kind} is unknown; dropped", "kind")
         return cls(
-            _KINDS[kind], session, stream, flags, attempt, row, tensors, incarnation,
-            segment, frame, ordinal, limit, budget_us, queue_us, compute_us,
-            payload_bytes,
+            _KINDS[kind], session, stream, flags, attempt, row, codec, tensors,
+            incarnation, segment, frame, ordinal, limit, budget_us, queue_us,
+            compute_us, payload_bytes,
         )  # fmt: skip
 
 
@@ -156,4 +180,5 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 def microseconds(seconds: float) -> int:
     """Return `seconds` as a header field: whole microseconds within 32 bits."""
-    return min(max(int(seconds * 1e6), 0), MAX_US)
+    whole = int(seconds * 1e6)
+    return whole if 0 <= whole <= MAX_US else max(0, min(whole, MAX_US))

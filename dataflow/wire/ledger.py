@@ -6,8 +6,12 @@ and its memory (what was admitted and not yet settled). Only the ledger retries.
 
 An iteration goes through::
 
-    fired ── window full ──────────────────────────────► dropped(window)
+    fired ── more than can be carried ─────────────────► dropped(rate)
+      │ ──── window full ──────────────────────────────► dropped(window)
       │ admitted
+      ▼
+    computed up to the fork ── the mode has an answer ─► full
+      │ the mode plays the region
       ▼
     forked ── row chosen ─► attempt open ── answer ────► full | degraded
                   ▲              │ lost, NACK
@@ -33,7 +37,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dataflow.outcome import Reason
-from dataflow.wire.rows import BranchView, choose
+from dataflow.redundancy import STANDBY, Redundancy
+from dataflow.wire.rows import BranchView, choose, hedge_at_s
+from dataflow.wire.sampling import Sampling
+
+OUTSIDE = -1
+"""As a branch: the answer was there before the fork, no branch played."""
 
 LOCAL_MARGIN_S = 0.004
 """Added to the p99 of the last local branch, so that a late timer costs no deadline."""
@@ -48,7 +57,8 @@ class Start(NamedTuple):
     budget_s: float
     """Time left until the deadline."""
     instead_of: int | None
-    """The branch that was started before for this iteration, if any."""
+    """The branch whose attempt failed, or may miss the deadline; None: there is none,
+    and it is asked beside those that were asked already."""
 
 
 class Settle(NamedTuple):
@@ -56,7 +66,7 @@ class Settle(NamedTuple):
 
     iteration: int
     branch: int | None
-    """None: dropped, for `reason`."""
+    """None: dropped, for `reason`; `OUTSIDE`: answered without the region."""
     reason: Reason
     value: Any
     fired_s: float
@@ -70,6 +80,8 @@ class Overdue(NamedTuple):
     iteration: int
     branch: int
     waited_s: float
+    crowded: bool = False
+    """Its deadline did not pass, but frames are dropped for it: the window is full."""
 
 
 Action = Start | Settle | Overdue
@@ -103,14 +115,25 @@ class Ledger:
         branches: In the policy's order; row i is branch i.
         window: Iterations admitted beyond the last settled.
         deadline_s: From the firing of the source to the drop.
+        redundancy: How several branches that could answer are used. Hedging is bounded:
+            of the iterations admitted at most `redundancy.hedged_share` are hedged in
+            the long run, and at most a window of them at once.
     """
 
     def __init__(
-        self, branches: Sequence[BranchView], *, window: int, deadline_s: float
+        self,
+        branches: Sequence[BranchView],
+        *,
+        window: int,
+        deadline_s: float,
+        redundancy: Redundancy = STANDBY,
     ) -> None:
         self._branches = branches
         self._window = window
         self._deadline_s = deadline_s
+        self._redundancy = redundancy
+        self._hedges_left = float(window)
+        self._sampling = Sampling()
         self._open: deque[_Iteration] = deque()
         self._next = 0
         self._last_local = max(
@@ -139,12 +162,18 @@ class Ledger:
             Its number, whether it was admitted, and the actions that follow.
         """
         number, self._next = self._next, self._next + 1
-        admitted = len(self._open) < self._window  # number < settled + window
+        under_way = len(self._open)
         iteration = _Iteration(number, now_s)
         self._open.append(iteration)
-        if not admitted:
-            self._drop(iteration, "window", now_s)
-        return number, admitted, self._settle()
+        if not self._sampling.admits(now_s):
+            self._drop(iteration, "rate", now_s)
+            return number, False, self._settle()
+        self._sampling.met(under_way, self._window)
+        relief = self._relieve(now_s) if under_way + 1 >= self._window else []
+        if under_way < self._window:  # number < settled + window
+            return number, True, relief
+        self._drop(iteration, "window", now_s)
+        return number, False, relief + self._settle()
 
     def forked(self, number: int, now_s: float) -> list[Action]:
         """The fork has the iteration's tokens: name its row."""
@@ -152,7 +181,29 @@ class Ledger:
         if iteration is None or iteration.verdict is not None:
             return []  # the deadline passed while the head ran
         iteration.forked = True
-        return self._advance(iteration, now_s) + self._settle()
+        earned = self._hedges_left + self._redundancy.hedged_share
+        self._hedges_left = min(earned, self._window)
+        actions = self._advance(iteration, now_s)
+        return actions if iteration.verdict is None else actions + self._settle()
+
+    def outside(self, number: int, value: Any, now_s: float) -> list[Action]:
+        """The iteration's mode does not play the region: its answer is there."""
+        iteration = self._find(number)
+        if iteration is None or iteration.verdict is not None:
+            return []  # the deadline passed while the head ran
+        self._sampling.answered()
+        iteration.verdict = Settle(
+            number, OUTSIDE, "", value, iteration.fired_s, now_s, 0
+        )
+        return self._settle()
+
+    def cut_short(self, now_s: float) -> list[Action]:
+        """The stream ended within an iteration: number it, and drop it."""
+        iteration = _Iteration(self._next, now_s)
+        self._next += 1
+        self._open.append(iteration)
+        self._drop(iteration, "end", now_s)
+        return self._settle()
 
     def answer(
         self, number: int, attempt: int, value: Any, now_s: float
@@ -162,18 +213,21 @@ class Ledger:
         if iteration is None or iteration.verdict is not None:
             self.late_answers += 1
             return []
-        if attempt >= len(iteration.attempts) or not iteration.attempts[attempt].open:
+        attempts = iteration.attempts
+        if attempt >= len(attempts) or not attempts[attempt].open:
             self.late_answers += 1
             return []
-        iteration.attempts[attempt].open = False
+        answered = attempts[attempt]
+        answered.open = False
+        self._sampling.answered()
         iteration.verdict = Settle(
             number,
-            iteration.attempts[attempt].branch,
+            answered.branch,
             "",
             value,
             iteration.fired_s,
             now_s,
-            len(iteration.attempts),
+            len(attempts),
         )
         return self._settle()
 
@@ -197,6 +251,7 @@ class Ledger:
     ) -> list[Action]:
         """Branches became suspect (late answers count) or died (`final`: none come)."""
         gone = set(branches)
+        self._sampling.interrupted()
         actions: list[Action] = []
         for iteration in self._open:
             hit = False
@@ -211,6 +266,8 @@ class Ledger:
 
     def tick(self, now_s: float) -> list[Action]:
         """Time passed: deadlines, the last local start, branches that became ready."""
+        if not self._open:
+            return []
         actions: list[Action] = []
         for iteration in self._open:
             if iteration.verdict is not None:
@@ -239,6 +296,11 @@ class Ledger:
 
     def due_s(self, now_s: float) -> float:
         """When `tick` has something to do next, unless an event comes before."""
+        if not self._open:
+            return float("inf")
+        return min(self._deadline_due_s(now_s), self._hedge_due_s(now_s))
+
+    def _deadline_due_s(self, now_s: float) -> float:
         # Deadlines are equal for all, so the oldest open one is due first; its local
         # branch may have been started already, while that of a younger one is due.
         due_s = float("inf")
@@ -278,40 +340,95 @@ class Ledger:
         return iteration.attempts[attempt].started_s
 
     def _find(self, number: int) -> _Iteration | None:
-        index = number - self.settled
-        return self._open[index] if 0 <= index < len(self._open) else None
+        # Open are all from the first unsettled to the last fired, without a hole.
+        open_ = self._open
+        index = number - self._next + len(open_)
+        return open_[index] if 0 <= index < len(open_) else None
 
     def _advance(self, iteration: _Iteration, now_s: float) -> list[Action]:
-        """Start the next ready branch unless a sound attempt is open; else drop."""
+        """Start what is to stand beside the sound attempts; drop if nobody can."""
         if not iteration.forked or iteration.verdict is not None:
             return []
+        sound = 0
         for attempt in iteration.attempts:
             if attempt.open and not attempt.suspect:
-                return []
-        remaining_s = iteration.fired_s + self._deadline_s - now_s
+                sound |= 1 << attempt.branch
+        late = self._hedges_left >= 1 and self._hedge_at_s(iteration) <= now_s
         choice = choose(
             self._branches,
+            self._redundancy,
             tried=iteration.tried,
-            remaining_s=remaining_s,
+            sound=sound,
+            late=late,
+            turn=iteration.number,
+            remaining_s=iteration.fired_s + self._deadline_s - now_s,
             now_s=now_s,
         )
-        if choice.branch is not None:
-            return [self._start(iteration, choice.branch, now_s)]
-        if not any(a.open for a in iteration.attempts):
+        if choice.reason and not any(a.open for a in iteration.attempts):
             self._drop(iteration, "error" if iteration.failed else choice.reason, now_s)
-        return []
+        if late:
+            self._hedges_left -= len(choice.branches)
+        failed = [a.branch for a in iteration.attempts if a.suspect or not a.open]
+        before = failed[-1] if failed else None
+        return [self._start(iteration, b, now_s, before) for b in choice.branches]
 
-    def _start(self, iteration: _Iteration, branch: int, now_s: float) -> Start:
-        before = iteration.attempts[-1].branch if iteration.attempts else None
-        iteration.tried |= 1 << branch
-        iteration.attempts.append(_Attempt(branch, now_s))
-        return Start(
-            iteration.number,
-            branch,
-            len(iteration.attempts) - 1,
-            iteration.fired_s + self._deadline_s - now_s,
-            before,
+    def _relieve(self, now_s: float) -> list[Action]:
+        """Doubt the branches that the oldest iteration of a full window waits for.
+
+        One that is only slow, as behind a slow link, would answer in the end. But
+        frames would be dropped for it while another branch has nothing to do.
+        """
+        oldest = next((each for each in self._open if each.verdict is None), None)
+        if oldest is None:
+            return []
+        another = choose(
+            self._branches,
+            tried=oldest.tried,
+            remaining_s=oldest.fired_s + self._deadline_s - now_s,
+            now_s=now_s,
         )
+        if not another.branches:
+            return []
+        return [
+            Overdue(oldest.number, a.branch, now_s - a.started_s, crowded=True)
+            for a in oldest.attempts
+            if a.open and not a.suspect and not self._branches[a.branch].local
+        ]
+
+    def _hedge_at_s(self, iteration: _Iteration) -> float:
+        """When the iteration's one sound attempt has taken long enough; inf: never."""
+        if not self._redundancy.percentile:
+            return float("inf")
+        sound = [a for a in iteration.attempts if a.open and not a.suspect]
+        if len(sound) != 1 or iteration.verdict is not None:
+            return float("inf")
+        return hedge_at_s(
+            self._branches,
+            self._redundancy,
+            branch=sound[0].branch,
+            started_s=sound[0].started_s,
+        )
+
+    def _hedge_due_s(self, now_s: float) -> float:
+        """When the next iteration may be hedged.
+
+        What could be hedged already and was not has no other server: it is not due, or
+        the loop would spin.
+        """
+        if not self._redundancy.percentile or self._hedges_left < 1:
+            return float("inf")
+        times_s = (self._hedge_at_s(iteration) for iteration in self._open)
+        return min((at_s for at_s in times_s if at_s > now_s), default=float("inf"))
+
+    def _start(
+        self, iteration: _Iteration, branch: int, now_s: float, before: int | None
+    ) -> Start:
+        attempts = iteration.attempts
+        attempt = len(attempts)
+        iteration.tried |= 1 << branch
+        attempts.append(_Attempt(branch, now_s))
+        budget_s = iteration.fired_s + self._deadline_s - now_s
+        return Start(iteration.number, branch, attempt, budget_s, before)
 
     def _start_local(self, iteration: _Iteration, now_s: float) -> Iterator[Action]:
         """Start the last local branch beside attempts that may miss the deadline.
@@ -320,11 +437,12 @@ class Ledger:
         not be started in its place.
         """
         remaining_s = iteration.fired_s + self._deadline_s - now_s
+        before = iteration.attempts[-1].branch if iteration.attempts else None
         for index, branch in enumerate(self._branches):
             fits = index == self._last_local or branch.p99_s(now_s) <= remaining_s
             tried = iteration.tried >> index & 1
             if branch.local and branch.ready and fits and not tried:
-                yield self._start(iteration, index, now_s)
+                yield self._start(iteration, index, now_s, before)
 
     def _local_start_s(self, iteration: _Iteration, now_s: float) -> float:
         """When the last local branch must be started, to be in time; inf: not now."""
@@ -349,7 +467,8 @@ class Ledger:
 
     def _settle(self) -> list[Action]:
         settled: list[Action] = []
-        while self._open and (verdict := self._open[0].verdict) is not None:
-            self._open.popleft()
+        open_ = self._open
+        while open_ and (verdict := open_[0].verdict) is not None:
+            open_.popleft()
             settled.append(verdict)
         return settled

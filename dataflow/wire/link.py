@@ -3,15 +3,16 @@
 The states, and what leads from one to the next (`TRANSITIONS` is the whole truth)::
 
     WAITING ─dial─► DIALLING ─welcome─► PROVING ─proved─► READY
-       ▲               │  └─loading─► LOADING ─┘ ▲           │ doubt
-       │ close         │                         └─recovered─┤
+       ▲               │  └─loading─► LOADING ─┘ ▲ │         │ doubt
+       │ close         │                         │ └─ doubt ─┤
+       │               │                         └─recovered─┤
        └───────────────┴────────────── close ─────────── SUSPECT
 
 A session is one pair of sockets, a data lane and a control lane, with fresh routing
 ids: nothing that libzmq kept from an older one can be replayed into it. SUSPECT is
 reversible: no attempt is started there any more, but the data lane stays open and late
-answers count. A session ends when its data lane is lost, when nothing is wanted from it
-any more, or 2 s after it became suspect.
+answers count, also while the peer proves itself again. A session ends when its data
+lane is lost, when nothing is wanted from it any more, or 2 s after it became suspect.
 
 A peer is used again after it answered three probes on the data lane, and the wait
 before dialling doubles each time it was lost soon after its return, so a flapping
@@ -21,7 +22,7 @@ Sans-IO: events in, actions out, time as an argument.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -34,24 +35,35 @@ from dataflow.wire.control import (
     StreamOffer,
     Welcome,
 )
+from dataflow.wire.peer_clock import Offset, PeerClock
 
 BEAT_S = 0.050
+"""Between two beats of a device: its I/O thread is alive, and what it is doing."""
 BEATS_MISSED = 4
-"""A beat late by this many periods is evidence: 200 ms, a pause of the interpreter."""
+SILENT_S = BEAT_S * BEATS_MISSED
+"""A beat so late is evidence: longer than a pause of the interpreter."""
 HEARTBEAT_S = 0.058
 """Silence that tells a lost heartbeat (20 ms interval, 60 ms timeout) from a close."""
 DIAL_TIMEOUT_S = 1.0
+"""A session that is not welcomed by then is given up."""
 DIAL_AGAIN_S = 0.1
+"""Before the first dial after a loss; it doubles with every flap."""
 BACKOFF_MAX_S = 5.0
+"""The longest wait before dialling a peer that comes and goes."""
 REFUSED_AGAIN_S = 2.0
+"""Before asking a peer again that refused: somebody has to change something first."""
 SUSPECT_S = 2.0
+"""A suspect that gives no sign of life for so long is dead."""
 STABLE_S = 10.0
 """A session that lasted this long was no flap."""
 PROBES = 3
+"""Answers on the data lane after which a peer is used."""
 SLOW_FIRING_MS = 200
 SLOW_FACTOR = 4
 """A firing is evidence when it is older than both 200 ms and four times what the peer
 says it takes at best: a slow model is not a dead one."""
+MEASURE_S, MEASURE_AGAIN_S = 1.0, 60.0
+"""When a session first tells how the clocks differ, and how often from then on."""
 HANDSHAKES_FAILED = 3
 """Failed handshakes in a row that make a configuration error of them."""
 
@@ -90,6 +102,7 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.LOADING, Event.WELCOME): State.PROVING,
     (State.PROVING, Event.PROVED): State.READY,
     (State.READY, Event.DOUBT): State.SUSPECT,
+    (State.PROVING, Event.DOUBT): State.SUSPECT,
     (State.SUSPECT, Event.RECOVERED): State.PROVING,
     (State.DIALLING, Event.CLOSE): State.WAITING,
     (State.LOADING, Event.CLOSE): State.WAITING,
@@ -149,7 +162,16 @@ class Refused(NamedTuple):
     why: str
 
 
-Action = Dial | Close | Send | Probe | Up | Suspect | Dead | Refused
+class Measured(NamedTuple):
+    """How the peer's clock differs from ours, now and then."""
+
+    offset: Offset
+
+
+Action = Dial | Close | Send | Probe | Up | Suspect | Dead | Refused | Measured
+
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 class LinkError(AssertionError):
@@ -165,6 +187,7 @@ class Link:
         incarnation: Ours.
         offers: Streams that we want served.
         now_s: Monotonic time; the first dial is due at once.
+        deployment: Of which we are a device.
     """
 
     def __init__(
@@ -175,9 +198,13 @@ class Link:
         incarnation: int,
         offers: tuple[StreamOffer, ...],
         now_s: float,
+        deployment: str = "",
     ) -> None:
         self.peer = peer
+        self._deployment = deployment
         self.state = State.WAITING
+        self.ready = False
+        """The state is READY; as an attribute, since every choice of a row reads it."""
         self.session = 0
         self.refused = ""
         self._device = device
@@ -186,8 +213,12 @@ class Link:
         self._lanes: set[Lane] = set()
         self._limits: dict[int, int] = {}
         self._ordinals: dict[int, int] = {}
+        self._others = 0
+        """Tokens of others that the peer had to compute, when it last told."""
         self._probes_left = 0
         self._flaps = 0
+        self.unreachable: frozenset[str] | None = None
+        """Ways behind the peer that no token can take, as it told."""
         self._used = False
         """Attempts were started in this session."""
         self._overdue = False
@@ -201,13 +232,18 @@ class Link:
         self._since_s = now_s
         self._heard_s = now_s
         self._beat_at_s = now_s
+        self._steady_s = now_s
+        """Since when we beat without a pause."""
+        self.clock = PeerClock()
+        self._measure_at_s = now_s
         self._lost_s: float | None = None
         self._up_s: float | None = None
         self._history: deque[str] = deque(maxlen=20)
 
     @property
-    def ready(self) -> bool:
-        return self.state is State.READY
+    def greeted(self) -> bool:
+        """The peer has taken this session, and its control lane is open."""
+        return self.state in (State.LOADING, State.PROVING, State.READY)
 
     @property
     def slow_ms(self) -> float:
@@ -218,6 +254,32 @@ class Link:
         """Messages that may still be sent for `stream` in this session."""
         return self._limits.get(stream, 0) - self._ordinals.get(stream, 0)
 
+    def takes(self, stream: int) -> bool:
+        """Tell whether a token of `stream` may be sent now."""
+        # As `credit`, without its call: the choice of each row asks every branch.
+        return self.ready and (
+            self._limits.get(stream, 0) > self._ordinals.get(stream, 0)
+        )
+
+    def first_lost(self, ways: Sequence[str]) -> str:
+        """Return the first of `ways` behind the peer that is lost; empty: none is.
+
+        Until the peer's first beat of this session nothing is known of them.
+        """
+        if self.unreachable is None:
+            return ways[0] if ways else ""
+        return next((way for way in ways if way in self.unreachable), "")
+
+    def way_lost(self, way: str) -> None:
+        """A token did not come through; the next beat says what it was."""
+        if self.unreachable is not None:
+            self.unreachable |= {way}
+
+    @property
+    def outstanding(self) -> int:
+        """Tokens that the peer has to compute: ours now, others' at its last beat."""
+        return self._ours() + self._others
+
     def take_ordinal(self, stream: int) -> int:
         """Return the number of the next message, which is then under way."""
         ordinal = self._ordinals.get(stream, 0)
@@ -226,13 +288,15 @@ class Link:
 
     def raise_limit(self, stream: int, limit: int) -> None:
         """Credit came with an answer. Limits only grow, in whatever order they come."""
-        self._starved_s.pop(stream, None)
-        self._limits[stream] = max(limit, self._limits.get(stream, 0))
+        if self._starved_s:
+            self._starved_s.pop(stream, None)
+        if limit > self._limits.get(stream, 0):
+            self._limits[stream] = limit
 
     def due_s(self) -> float:
         """When `tick` has something to do next."""
-        if self.state is State.READY:  # first: asked in every turn of the I/O loop
-            return min(self._beat_at_s, self._heard_s + BEAT_S * BEATS_MISSED)
+        if self.ready:  # first: asked in every turn of the I/O loop
+            return min(self._beat_at_s, self._heard_s + SILENT_S)
         if self.state is State.WAITING:
             return self._dial_at_s
         if self.state in (State.DIALLING, State.PROVING):
@@ -252,6 +316,11 @@ class Link:
                 a suspect session with a lost lane is not closed yet.
             about: Gives what we say of ourselves in a beat.
         """
+        if self.ready:  # first: it is so for hours
+            if now_s < self._heard_s + SILENT_S:
+                return self._beat(now_s, about)
+            silent_ms = (now_s - self._heard_s) * 1e3
+            return self._doubt("beat", f"silent for {silent_ms:.0f} ms", now_s)
         if self.state is State.WAITING:
             return self._dial(now_s) if now_s >= self._dial_at_s else []
         if (
@@ -259,9 +328,6 @@ class Link:
             and now_s >= self._since_s + DIAL_TIMEOUT_S
         ) or (self.state is State.LOADING and now_s >= self._heard_s + SUSPECT_S):
             return self._close(now_s)
-        if self.state is State.READY and now_s >= self._heard_s + BEAT_S * BEATS_MISSED:
-            silent_ms = (now_s - self._heard_s) * 1e3
-            return self._doubt("beat", f"silent for {silent_ms:.0f} ms", now_s)
         if self.state is State.SUSPECT and (
             now_s >= self._since_s + SUSPECT_S or (len(self._lanes) < 2 and not wanted)
         ):
@@ -280,6 +346,7 @@ class Link:
             incarnation=self._incarnation,
             session=self.session,
             offers=self.offers,
+            deployment=self._deployment,
         )
         return [Send(hello)]
 
@@ -297,6 +364,8 @@ class Link:
                 now_s,
             )
             return actions + (self._close(now_s) if lane == "data" else [])
+        if self._recovering and lane == "control":
+            return self._doubt("connection", "control lane lost again", now_s)
         if self.state is State.SUSPECT and lane == "control":
             return []  # late answers may still come on the data lane
         return self._close(now_s)
@@ -316,6 +385,10 @@ class Link:
         if self.state is State.WAITING:
             return []
         return [*self._give_up(why, now_s), *self._refuse(why, now_s)]
+
+    def renew(self, why: str, now_s: float) -> list[Action]:
+        """Replace the session by a new one, though nothing is wrong with it."""
+        return [] if self.state is State.WAITING else self._give_up(why, now_s)
 
     def blocked(self, now_s: float) -> list[Action]:
         """A send would have blocked: the data lane does not drain."""
@@ -337,20 +410,22 @@ class Link:
         """A message came on the control lane of the current session."""
         if getattr(message, "session", self.session) != self.session:
             return []
-        if self.state is State.WAITING:
+        if not self.ready and self.state is State.WAITING:
             return []
         self._heard_s = now_s
+        if isinstance(message, Beat):
+            return [*self._measure(message, now_s), *self._judge(message, now_s)]
         match message:
             case Welcome(ready=ready, grants=grants):
                 return self._welcome(ready, grants, now_s)
             case Refuse(why=why):
                 return self.misunderstood(why, now_s)
-            case Beat():
-                return self._judge(message, now_s)
-            case Bye() if self.state is State.READY:
+            case Bye() if self.ready or self._recovering:
                 self._lanes.discard("control")  # it will not come back in this session
-                return self._doubt("bye", "it is shutting down", now_s)
-            case Bye() if self.state is not State.SUSPECT:
+                return self._doubt("bye", "it ended the session", now_s)
+            case Bye() if self.state is State.SUSPECT:
+                self._lanes.discard("control")  # late answers may still come
+            case Bye():
                 return self._close(now_s)
         return []
 
@@ -373,19 +448,56 @@ class Link:
         """We are going."""
         return [Send(Bye(self.session))] if "control" in self._lanes else []
 
+    @property
+    def _recovering(self) -> bool:
+        """It was used in this session, so that late answers may still come."""
+        return self.state is State.PROVING and self._used
+
+    def _ours(self) -> int:
+        """Tokens sent in this session that got no answer yet."""
+        return sum(o.window - self.credit(o.stream) for o in self.offers)
+
+    def _measure(self, beat: Beat, now_s: float) -> list[Action]:
+        self.clock.heard(beat, now_s)
+        offset = self.clock.offset if now_s >= self._measure_at_s else None
+        if offset is None:
+            return []
+        self._measure_at_s = now_s + MEASURE_AGAIN_S
+        return [Measured(offset)]
+
     def _judge(self, beat: Beat, now_s: float) -> list[Action]:
         """What a beat says of a peer that is used, or that might be again."""
         self._usual_ms = max(self._usual_ms, beat.usual_ms)
+        self._others = max(beat.queue - self._ours(), 0)
+        if beat.dead or self.unreachable != _NOTHING:
+            self.unreachable = frozenset(beat.dead)
         hangs = beat.age_ms > self.slow_ms
-        if self.state is State.READY and hangs:
-            return self.overdue(f"a firing there takes {beat.age_ms} ms", now_s)
-        if self.state is State.READY:
+        deaf = beat.heard_ms > SILENT_S * 1e3
+        if self.ready:
+            if deaf and self._beats_steadily(now_s):
+                text = f"has not heard us for {beat.heard_ms} ms"
+                return self._doubt("beat", text, now_s)
+            if hangs:
+                return self.overdue(f"a firing there takes {beat.age_ms} ms", now_s)
             idle = beat.queue == 0 and beat.age_ms == 0
             return self._check_credit(now_s, idle=idle)
-        believed = len(self._lanes) == 2 and not (self._overdue and hangs)
+        if self.state is State.LOADING and beat.ready:
+            return self._close(now_s)  # the welcome that said so was lost
+        believed = len(self._lanes) == 2 and not deaf
+        believed = believed and not (self._overdue and hangs)
         if self.state is State.SUSPECT and believed:
             return self._prove(Event.RECOVERED, now_s)
         return []
+
+    def _beats_steadily(self, now_s: float) -> bool:
+        """Tell whether we beat all the time: else a peer that hears nothing is right.
+
+        After a pause of ours, what the peer said meanwhile is read before we beat.
+        """
+        sent_s = self._beat_at_s - BEAT_S
+        return now_s < sent_s + 2 * BEAT_S and (
+            now_s > self._steady_s + SILENT_S + BEAT_S
+        )
 
     def _move(self, event: Event, now_s: float) -> None:
         self._history.append(f"{now_s:.3f} {self.state.value} {event.value}")
@@ -394,6 +506,7 @@ class Link:
         except KeyError:
             story = "; ".join(self._history)
             raise LinkError(f"link to {self.peer}: forbidden event: {story}") from None
+        self.ready = self.state is State.READY
         self._since_s = now_s
 
     def _dial(self, now_s: float) -> list[Action]:
@@ -403,9 +516,14 @@ class Link:
         self._limits.clear()
         self._ordinals.clear()
         self._starved_s.clear()
+        self._others = 0
+        self.unreachable = None
         self._overdue = False
         self._heard_s = now_s
         self._beat_at_s = now_s + BEAT_S
+        self._steady_s = now_s
+        self.clock = PeerClock()
+        self._measure_at_s = now_s + MEASURE_S
         return [Dial(self.session)]
 
     def _welcome(
@@ -473,8 +591,20 @@ class Link:
     def _beat(self, now_s: float, about: Callable[[], str]) -> list[Action]:
         if now_s < self._beat_at_s:
             return []
+        if now_s >= self._beat_at_s + BEAT_S:
+            self._steady_s = now_s
         self._beat_at_s = now_s + BEAT_S
-        if "control" not in self._lanes:
-            return []
-        beat = Beat(self.session, ready=True, queue=0, age_ms=0, about=about())
+        if "control" not in self._lanes or self.state is State.DIALLING:
+            return []  # before the greeting there is no session to be kept
+        clock_us, echo_us, held_us = self.clock.stamps(now_s)
+        beat = Beat(
+            self.session,
+            ready=True,
+            queue=0,
+            age_ms=0,
+            about=about(),
+            clock_us=clock_us,
+            echo_us=echo_us,
+            held_us=held_us,
+        )
         return [Send(beat)]

@@ -21,20 +21,33 @@ class ServiceTime:
         self._latest_s = float("-inf")
 
     def add(self, took_s: float, now_s: float) -> None:
-        if len(self._samples_s) == KEPT:
-            oldest_s = self._samples_s.popleft()
-            del self._sorted_s[bisect_left(self._sorted_s, oldest_s)]
-        self._samples_s.append(took_s)
-        insort(self._sorted_s, took_s)
+        samples_s, sorted_s = self._samples_s, self._sorted_s
+        if len(samples_s) == KEPT:
+            del sorted_s[bisect_left(sorted_s, samples_s.popleft())]
+        samples_s.append(took_s)
+        insort(sorted_s, took_s)
         self._latest_s = now_s
 
     def forget(self) -> None:
         self._samples_s.clear()
         self._sorted_s.clear()
+        self._latest_s = float("-inf")
 
     def percentile_s(self, fraction: float, now_s: float) -> float:
         """Return the smallest sample that `fraction` of them do not exceed."""
-        if not self._samples_s or now_s - self._latest_s > STALE_S:
+        if now_s - self._latest_s > STALE_S:
             return 0.0
-        rank = math.ceil(fraction * len(self._sorted_s))
-        return self._sorted_s[max(rank, 1) - 1]
+        return self._ranked_s(fraction)
+
+    def learned_s(self, fraction: float) -> float:
+        """Return the same, however old; 0 while no sample can lie above it.
+
+        The 95th percentile of twenty samples is the first that says anything.
+        """
+        if len(self._samples_s) < min(round(1 / (1 - fraction)), KEPT):
+            return 0.0
+        return self._ranked_s(fraction)
+
+    def _ranked_s(self, fraction: float) -> float:
+        sorted_s = self._sorted_s
+        return sorted_s[max(math.ceil(fraction * len(sorted_s)) - 1, 0)]

@@ -8,10 +8,12 @@ that the ledger at the other end can start another branch at once.
 Sans-IO: events in, actions out, time as an argument.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dataflow.wire.compression import fits
 from dataflow.wire.control import (
     Beat,
     Bye,
@@ -21,13 +23,21 @@ from dataflow.wire.control import (
     StreamOffer,
     Welcome,
 )
-from dataflow.wire.header import Header, Kind, Nack, data_route
+from dataflow.wire.header import CONTROL_LANE, Header, Kind, Nack, data_route
 from dataflow.wire.link import BEAT_S, SUSPECT_S
+from dataflow.wire.peer_clock import PeerClock
 
-SESSIONS_MAX = 256
+SESSIONS_MAX = 4096
+"""Each costs two sockets: from about 500 on, raise the limit of open files."""
 RESERVED_BYTES_MAX = 256 * 2**20
 """Memory that all granted credit may fill, over all sessions."""
+DEVICE_BYTES_MAX = RESERVED_BYTES_MAX // 2
+"""What the sessions of one device may fill: the others have room whatever it asks."""
+TOKEN_OVERHEAD_BYTES = 4096
+"""Counted for each token besides its tensors, so that tiny ones are bounded too."""
 LIMIT_MAX = 2**64 - 1
+
+_TOKEN = Kind.TOKEN  # a member costs 0.1 us to look up in Python 3.11
 
 
 class Send(NamedTuple):
@@ -68,7 +78,7 @@ class Ended(NamedTuple):
 Action = Send | Reply | Accept | Opened | Ended
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
     """One connection of a link, at the side that listens."""
 
@@ -89,6 +99,13 @@ class Session:
     queued: dict[int, int]
     """Per stream: tokens that wait for their firing, or are in it."""
     about: str = ""
+    clock: PeerClock = field(default_factory=PeerClock, compare=False)
+    deployment: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Whose it is: two deployments may have devices of one name."""
+        return self.deployment, self.device
 
 
 class Sessions:
@@ -97,7 +114,8 @@ class Sessions:
     Args:
         device: Our name.
         incarnation: Ours.
-        token_bytes: Segment -> sizes of the tensor frames that one attempt carries.
+        token_bytes: Segment -> sizes of the tensors that one attempt carries.
+        codecs: Segment -> `codec` that its messages may have, where it is not 0.
     """
 
     def __init__(
@@ -106,18 +124,29 @@ class Sessions:
         *,
         incarnation: int,
         token_bytes: Mapping[int, Sequence[int]],
+        codecs: Mapping[int, int] | None = None,
     ) -> None:
         self._device = device
         self._incarnation = incarnation
-        self._token_bytes = token_bytes
+        self._token_bytes = {s: tuple(sizes) for s, sizes in token_bytes.items()}
+        self._codecs = codecs or {}
         self._by_control: dict[bytes, Session] = {}
         self._by_lane: dict[bytes, Session] = {}
+        self._by_device: dict[tuple[str, str], Session] = {}
+        """A device has one session at a time: a newer one ends the older."""
+        self._reserved_bytes = 0
+        """By the credit of all sessions; those that drain are not counted here."""
         self._draining: list[Session] = []
         """Ended, but their tokens still wait for a firing, and hold memory."""
         self._leaving = False
         self._beat_at_s = float("-inf")
         self.loaded = False
-        self.refusals = 0
+        self.nacks: Counter[str] = Counter()
+        """Tokens that got no result, by reason."""
+        self.rejected: Counter[str] = Counter()
+        """Messages that nobody answers and requests refused, by reason."""
+        self.opened = 0
+        self.ended: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_control)
@@ -125,6 +154,10 @@ class Sessions:
     @property
     def all(self) -> list[Session]:
         return list(self._by_control.values())
+
+    def on(self, route: bytes) -> Session | None:
+        """Return the session whose control lane has this routing id."""
+        return self._by_control.get(route)
 
     def load_done(self, now_s: float) -> list[Action]:
         """The models are there: welcome those who wait."""
@@ -139,13 +172,19 @@ class Sessions:
             return self._hello(route, message, now_s)
         session = self._by_control.get(route)
         if session is None or getattr(message, "session", None) != session.number:
+            self.rejected["session"] += 1
+            if isinstance(message, Beat) and not self._leaving:
+                # Its side was silent for so long that we ended it, and does not know.
+                return [Send(route, Bye(message.session))]
             return []
         session.heard_s = now_s
-        match message:
-            case Beat(about=about):
-                session.about = about
-            case Bye():
-                return [self._end(session, "bye")]
+        if isinstance(message, Beat):
+            session.about = message.about
+            session.clock.heard(message, now_s)
+        elif isinstance(message, Bye):
+            return [self._end(session, "bye")]
+        else:
+            self.rejected["kind"] += 1
         return []
 
     def data(
@@ -154,15 +193,16 @@ class Sessions:
         """A data message came; `frame_bytes` are the sizes of its tensor frames."""
         session = self._by_lane.get(route)
         if session is None or header.session != session.number:
+            self.rejected["session"] += 1
             return []  # an older session: its side has moved on
         session.heard_s = now_s
-        if header.kind is Kind.PROBE:
-            return [Reply(route, header._replace(kind=Kind.PROBED))]
-        if header.kind is not Kind.TOKEN:
+        if header.kind is not _TOKEN:
+            if header.kind is Kind.PROBE:
+                return [Reply(route, header._replace(kind=Kind.PROBED))]
+            self.rejected["kind"] += 1
             return []
         refusal = self._refusal(session, header, frame_bytes)
         if refusal is not None:
-            self.refusals += 1
             return [self.nack(session, header, refusal)]
         session.queued[header.stream] += 1
         return [Accept(session, session.offers[header.stream], header)]
@@ -176,12 +216,10 @@ class Sessions:
 
     def nack(self, session: Session, header: Header, why: Nack) -> Reply:
         """The one answer to an attempt that gets no result."""
+        self.nacks[why.name.lower()] += 1
         limit = self._grant(session, header.stream)
         return Reply(
-            session.lane,
-            header._replace(
-                kind=Kind.NACK, flags=int(why), tensors=0, payload_bytes=0, limit=limit
-            ),
+            session.lane, header.answer(Kind.NACK, flags=int(why), limit=limit)
         )
 
     def tick(
@@ -191,6 +229,7 @@ class Sessions:
         queue: int,
         age_ms: int,
         usual_ms: int = 0,
+        dead: tuple[str, ...] = (),
         about: Callable[[], str],
     ) -> list[Action]:
         """Time passed: beat every session, end the silent ones."""
@@ -205,20 +244,27 @@ class Sessions:
         if not self._by_control:
             return actions
         text = about()
-        return actions + [
-            Send(
-                s.control,
-                Beat(
-                    s.number,
-                    ready=self.loaded,
-                    queue=queue,
-                    age_ms=age_ms,
-                    usual_ms=usual_ms,
-                    about=text,
-                ),
+        for session in self._by_control.values():
+            clock_us, echo_us, held_us = session.clock.stamps(now_s)
+            beat = Beat(
+                session.number,
+                ready=self.loaded,
+                queue=queue,
+                age_ms=age_ms,
+                usual_ms=usual_ms,
+                heard_ms=int((now_s - session.heard_s) * 1e3),
+                dead=dead,
+                about=text,
+                clock_us=clock_us,
+                echo_us=echo_us,
+                held_us=held_us,
             )
-            for s in self._by_control.values()
-        ]
+            actions.append(Send(session.control, beat))
+        return actions
+
+    def beat_now(self) -> None:
+        """Something changed that the next beat tells: let it come at once."""
+        self._beat_at_s = float("-inf")
 
     def due_s(self) -> float:
         """When `tick` has something to do next."""
@@ -230,23 +276,37 @@ class Sessions:
         return [Send(s.control, Bye(s.number)) for s in self._by_control.values()]
 
     def _hello(self, route: bytes, hello: Hello, now_s: float) -> list[Action]:
+        if route[-1:] != CONTROL_LANE:
+            return self._reject("kind")
         if self._leaving or self._is_stale(hello):
-            return []
+            return self._reject("session")
         why = self._refusal_of(hello)
         if why:
+            self.rejected["segment"] += 1
             return [Send(route, Refuse(hello.session, why))]
+        older = (
+            self._by_device.get((hello.deployment, hello.device)),
+            self._by_control.get(route),
+        )
         ended = [
             self._end(old, "a newer session")
-            for old in self.all
-            if old.device == hello.device or old.control == route
+            for old in dict.fromkeys(filter(None, older))
         ]
         reserved = self._reservation(hello)
-        held = sum(s.reserved_bytes for s in [*self.all, *self._draining])
-        if held + reserved > RESERVED_BYTES_MAX or len(self) >= SESSIONS_MAX:
+        held = self._reserved_bytes + sum(s.reserved_bytes for s in self._draining)
+        theirs = sum(
+            s.reserved_bytes for s in self._draining if s.device == hello.device
+        )
+        if (
+            held + reserved > RESERVED_BYTES_MAX
+            or theirs + reserved > DEVICE_BYTES_MAX
+            or len(self) >= SESSIONS_MAX
+        ):
             why = (
                 f"device '{self._device}': busy: {len(self)} sessions hold {held} "
                 f"bytes of credit, this one asks for {reserved}; use a smaller window"
             )
+            self.rejected["room"] += 1
             return [*ended, Send(route, Refuse(hello.session, why))]
         session = Session(
             number=hello.session,
@@ -260,9 +320,13 @@ class Sessions:
             reserved_bytes=reserved,
             seen=dict.fromkeys((offer.stream for offer in hello.offers), 0),
             queued=dict.fromkeys((offer.stream for offer in hello.offers), 0),
+            deployment=hello.deployment,
         )
+        self.opened += 1
         self._by_control[route] = session
         self._by_lane[session.lane] = session
+        self._by_device[session.key] = session
+        self._reserved_bytes += reserved
         return [
             *ended,
             Opened(session),
@@ -285,11 +349,11 @@ class Sessions:
         A device that hung finds the greetings of several sessions at once, and they
         come in no particular order.
         """
-        return any(
-            session.device == hello.device
+        session = self._by_device.get((hello.deployment, hello.device))
+        return (
+            session is not None
             and session.incarnation == hello.incarnation
             and session.number >= hello.session
-            for session in self.all
         )
 
     def _refusal_of(self, hello: Hello) -> str:
@@ -305,7 +369,8 @@ class Sessions:
 
     def _reservation(self, hello: Hello) -> int:
         return sum(
-            offer.window * sum(self._token_bytes[offer.segment])
+            offer.window
+            * (sum(self._token_bytes[offer.segment]) + TOKEN_OVERHEAD_BYTES)
             for offer in hello.offers
         )
 
@@ -316,7 +381,8 @@ class Sessions:
         if offer is None:
             return Nack.SEGMENT
         stream = header.stream
-        session.seen[stream] = max(session.seen[stream], header.ordinal + 1)
+        if header.ordinal >= session.seen[stream]:
+            session.seen[stream] = header.ordinal + 1
         if header.segment != offer.segment:
             return Nack.SEGMENT
         # The limit is the rule; the queue is what bounds memory, whatever ordinals say.
@@ -326,9 +392,24 @@ class Sessions:
             or not self.loaded
         ):
             return Nack.BUSY
-        if list(frame_bytes) != list(self._token_bytes[header.segment]):
-            return Nack.ERROR
-        return None
+        return None if self._fits(header, frame_bytes) else Nack.ERROR
+
+    def _fits(self, header: Header, frame_bytes: Sequence[int]) -> bool:
+        """Tell whether the frames can be the segment's tensors.
+
+        Their own sizes count; what the header says of them is believed by nobody.
+        """
+        wanted = self._token_bytes[header.segment]
+        if tuple(frame_bytes) == wanted:
+            return True
+        return (
+            header.codec == self._codecs.get(header.segment, 0) != 0
+            and len(frame_bytes) == len(wanted)
+            and all(
+                fits(got, token, header.codec)
+                for got, token in zip(frame_bytes, wanted, strict=True)
+            )
+        )
 
     def _grant(self, session: Session, stream: int) -> int:
         """Return the stream's limit: what came, and the slots that are free.
@@ -344,9 +425,17 @@ class Sessions:
         session.limits[stream] = max(session.limits[stream], limit)
         return session.limits[stream]
 
+    def _reject(self, why: str) -> list[Action]:
+        self.rejected[why] += 1
+        return []
+
     def _end(self, session: Session, why: str) -> Ended:
         self._by_control.pop(session.control, None)
         self._by_lane.pop(session.lane, None)
+        if self._by_device.get(session.key) is session:
+            del self._by_device[session.key]
+        self._reserved_bytes -= session.reserved_bytes
         if any(session.queued.values()):
             self._draining.append(session)
+        self.ended[why] += 1
         return Ended(session, why)

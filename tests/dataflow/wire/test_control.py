@@ -1,5 +1,6 @@
 """Control messages: what is written is read, and nothing else is believed."""
 
+from dataclasses import asdict
 from typing import Any
 
 import msgpack
@@ -11,15 +12,18 @@ from dataflow.errors import PeerError
 from dataflow.wire.control import (
     CONTROL_BYTES_MAX,
     CONTROL_MAGIC,
+    PIECE_BYTES_MAX,
     STREAMS_MAX,
     Beat,
     Bye,
     Control,
     Hello,
+    Piece,
     Refuse,
     StatusReply,
     StatusRequest,
     StreamOffer,
+    Want,
     Welcome,
     control_version,
     is_control,
@@ -29,6 +33,7 @@ from dataflow.wire.control import (
 from dataflow.wire.header import VERSION
 
 FUZZ = settings(max_examples=300, derandomize=True, deadline=None)
+REFUSE_BODY: dict[str, Any] = {"kind": "refuse", "session": 1, "why": "no"}
 PREFIX = CONTROL_MAGIC + bytes([VERSION])
 OFFER = StreamOffer(stream=2**32 - 1, name="cam.0", segment=2**64 - 1, window=5)
 HELLO = Hello(device="cam.0", incarnation=2**64 - 1, session=1, offers=(OFFER,))
@@ -42,6 +47,8 @@ MESSAGES: list[Control] = [
     Bye(session=1),
     StatusRequest(),
     StatusReply(text="{}"),
+    Want(sha256="ab" * 32, offset=2**64 - 1),
+    Piece(sha256="ab" * 32, offset=0, total=9, data=bytes(PIECE_BYTES_MAX)),
 ]
 
 
@@ -66,6 +73,7 @@ def test_what_is_written_is_read(message: Control) -> None:
 HELLO_BODY = _body(HELLO)
 BEAT_BODY = _body(Beat(session=1, ready=True, queue=0, age_ms=0))
 WELCOME_BODY = _body(Welcome(device="e", incarnation=1, session=1, ready=True))
+PIECE_BODY = _body(Piece(sha256="ab" * 32, offset=0, total=1, data=b"x"))
 
 WRONG = {
     "empty": b"",
@@ -89,6 +97,8 @@ WRONG = {
     "session nil": _frame({"kind": "bye", "session": None}),
     "ready a number": _frame(BEAT_BODY | {"ready": 1}),
     "queue negative": _frame(BEAT_BODY | {"queue": -1}),
+    "a why for a terminal": _frame(REFUSE_BODY | {"why": "\x1b[2J"}),
+    "a why of a page": _frame(REFUSE_BODY | {"why": "x" * 3000}),
     "dead a number": _frame(BEAT_BODY | {"dead": 1}),
     "dead with a number": _frame(BEAT_BODY | {"dead": [1]}),
     "about bytes": _frame(BEAT_BODY | {"about": b""}),
@@ -104,6 +114,10 @@ WRONG = {
     "grants a list": _frame(WELCOME_BODY | {"grants": [1]}),
     "grant to a text": _frame(WELCOME_BODY | {"grants": {"a": 1}}),
     "grant beyond u64": _frame(WELCOME_BODY | {"grants": {1: -1}}),
+    "hash too short": _frame({"kind": "want", "sha256": "ab", "offset": 0}),
+    "hash a path": _frame({"kind": "want", "sha256": "../" * 21 + "a", "offset": 0}),
+    "piece too long": _frame(PIECE_BODY | {"data": bytes(PIECE_BYTES_MAX + 1)}),
+    "piece a text": _frame(PIECE_BODY | {"data": "x"}),
     "bad utf-8": PREFIX + b"\x81\xa4kind\xa2\xff\xfe",
     "nested deeply": PREFIX + b"\x91" * 5000,
     "an extension": PREFIX + b"\xc7\x05\x01hello",
@@ -190,3 +204,16 @@ def test_what_is_packed_is_never_longer_than_what_is_read() -> None:
     assert unpack_control(pack_control(longest)) == longest
     with pytest.raises(AssertionError, match="status of 65537 bytes"):
         pack_control(StatusReply(text="x" * (CONTROL_BYTES_MAX - empty - 1)))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Beat(1, True, 0, 0, dead=("edge.1",)), Hello("cam", 1, 1, ())],
+    ids=["dead", "offers"],
+)
+def test_text_in_the_place_of_a_list_is_refused(message: Control) -> None:
+    """Its letters were taken for names, as many as there was room for."""
+    body = {"kind": message.kind, **asdict(message)}
+    body["dead" if message.kind == "beat" else "offers"] = "x" * 60_000
+    with pytest.raises(PeerError, match="is not a list"):
+        unpack_control(PREFIX + msgpack.packb(body))

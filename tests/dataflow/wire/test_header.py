@@ -26,6 +26,7 @@ HEADER = Header(
     flags=Nack.BUSY,
     attempt=2,
     row=1,
+    codec=2,
     tensors=3,
     incarnation=0x1112131415161718,
     segment=0x2122232425262728,
@@ -38,7 +39,7 @@ HEADER = Header(
     payload_bytes=65_536,
 )
 GOLDEN = bytes.fromhex(
-    "5553 01 03 03 02 01 00 00 00 0300"  # magic … codec, members, pad, tensors
+    "5553 01 03 03 02 01 02 00 00 0300"  # magic … codec, members, pad, tensors
     "0d0c0b0a 04030201"  # stream, session
     "1817161514131211 2827262524232221"  # incarnation, segment
     "2c01000000000000 2d01000000000000 3401000000000000"  # frame, ordinal, limit
@@ -91,7 +92,7 @@ def test_every_field_of_the_layout_has_a_meaning() -> None:
 
 
 def test_reserved_fields_are_ignored_so_that_they_can_be_used_later() -> None:
-    reserved = GOLDEN[:7] + b"\x09\x09" + GOLDEN[9:]
+    reserved = GOLDEN[:8] + b"\x09\x09" + GOLDEN[10:]
     assert Header.parse(reserved) == HEADER
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from dataflow.redundancy import STANDBY, Redundancy
 from dataflow.wire.ledger import (
     LOCAL_MARGIN_S,
+    OUTSIDE,
     Action,
     Ledger,
     Overdue,
@@ -25,6 +27,9 @@ class Branch:
     ready: bool = True
     p90: float = 0.0
     p99: float = 0.0
+    grade: int = 0
+    outstanding: int = 0
+    learned: float = 0.0
 
     def p90_s(self, now_s: float) -> float:
         return self.p90
@@ -32,9 +37,14 @@ class Branch:
     def p99_s(self, now_s: float) -> float:
         return self.p99
 
+    def learned_s(self, fraction: float) -> float:
+        return self.learned
 
-def _ledger(*branches: Branch, window: int = 4) -> Ledger:
-    return Ledger(branches, window=window, deadline_s=DEADLINE_S)
+
+def _ledger(
+    *branches: Branch, window: int = 4, redundancy: Redundancy = STANDBY
+) -> Ledger:
+    return Ledger(branches, window=window, deadline_s=DEADLINE_S, redundancy=redundancy)
 
 
 def _forked(ledger: Ledger, now_s: float = 0.0) -> list[Action]:
@@ -92,11 +102,77 @@ def test_the_window_opens_as_iterations_settle() -> None:
     assert ledger.fire(0.1)[1] is True
 
 
+def test_full_window_doubts_what_its_oldest_frame_waits_for() -> None:
+    """Behind a slow link frames were dropped while another server was idle."""
+    ledger = _ledger(Branch(), Branch(), window=2)
+    _forked(ledger)
+    (overdue,) = ledger.fire(0.3)[2]
+    assert overdue == Overdue(0, 0, 0.3, crowded=True)
+    ledger.forked(1, 0.3)
+    assert _told(ledger.fire(0.4)[2]) == [("overdue", 0, 0)]
+    assert _told(ledger.lost([0], 0.4, final=False)) == [
+        ("start", 0, 1, 1),
+        ("start", 1, 1, 1),
+    ]
+
+
+def test_full_window_doubts_nobody_while_no_other_branch_is_ready() -> None:
+    ledger = _ledger(Branch(), Branch(ready=False), window=1)
+    _forked(ledger)
+    assert ledger.fire(0.5)[2] == []
+
+
 def test_an_outcome_says_who_answered_what_and_when() -> None:
     ledger = _ledger(Branch())
     _forked(ledger, now_s=5.0)
     (settle,) = ledger.answer(0, 0, "value", 5.3)
     assert settle == Settle(0, 0, "", "value", fired_s=5.0, decided_s=5.3, attempts=1)
+
+
+# --- answers from outside the region -------------------------------------------
+
+
+def test_an_answer_that_is_there_waits_for_older_iterations() -> None:
+    ledger = _ledger(Branch())
+    _forked(ledger)
+    ledger.fire(0.0)
+    assert _told(ledger.outside(1, "early", 0.1)) == []
+    assert _told(ledger.answer(0, 0, "late", 0.2)) == [("by", 0, 0), ("by", 1, OUTSIDE)]
+
+
+def test_an_iteration_outside_the_region_starts_no_branch() -> None:
+    ledger = _ledger(Branch())
+    ledger.fire(5.0)
+    (settle,) = ledger.outside(0, "early", 5.1)
+    assert settle == Settle(0, OUTSIDE, "", "early", 5.0, 5.1, attempts=0)
+    assert ledger.idle
+
+
+def test_an_answer_from_outside_after_the_deadline_is_too_late() -> None:
+    ledger = _ledger(Branch())
+    ledger.fire(0.0)
+    assert _told(ledger.tick(DEADLINE_S)) == [("drop", 0, "deadline")]
+    assert ledger.outside(0, "early", DEADLINE_S + 0.1) == []
+
+
+def test_losing_every_branch_leaves_an_answer_from_outside() -> None:
+    ledger = _ledger(Branch())
+    _forked(ledger)
+    ledger.fire(0.0)
+    ledger.outside(1, "early", 0.1)
+    assert _told(ledger.lost([0], 0.2, final=True)) == [
+        ("drop", 0, "no-branch"),
+        ("by", 1, OUTSIDE),
+    ]
+
+
+def test_an_iteration_cut_short_is_told_in_its_turn() -> None:
+    ledger = _ledger(Branch(), window=1)
+    _forked(ledger)
+    assert _told(ledger.cut_short(0.1)) == []
+    assert ledger.fired == 2
+    assert _told(ledger.answer(0, 0, "a", 0.2)) == [("by", 0, 0), ("drop", 1, "end")]
+    assert ledger.idle
 
 
 # --- attempts ------------------------------------------------------------------
@@ -309,6 +385,93 @@ def test_a_local_branch_is_never_evidence_against_a_link() -> None:
     assert _told(ledger.tick(1.0)) == [("drop", 0, "deadline")]
 
 
+# --- modes of redundancy -------------------------------------------------------
+
+TWO = Redundancy("replicate", copies=2)
+HEDGE = Redundancy("hedge", percentile=95)
+
+
+def test_replicas_start_together_and_the_first_answer_counts() -> None:
+    ledger = _ledger(Branch(), Branch(), Branch(), redundancy=TWO)
+    assert _told(_forked(ledger)) == [("start", 0, 0, 0), ("start", 0, 1, 1)]
+    (settle,) = ledger.answer(0, 1, "second was first", 0.1)
+    assert (settle.branch, settle.attempts) == (1, 2)
+    assert ledger.answer(0, 0, "the other", 0.2) == []
+    assert ledger.late_answers == 1
+
+
+def test_a_lost_replica_is_replaced_and_no_frame_waits_for_it() -> None:
+    ledger = _ledger(Branch(), Branch(), Branch(), redundancy=TWO)
+    _forked(ledger)
+    (start,) = ledger.lost([0], 0.1, final=True)
+    assert start == Start(0, 2, 2, DEADLINE_S - 0.1, instead_of=0)
+    assert ledger.lost([2], 0.2, final=True) == []
+    assert _told(ledger.answer(0, 1, "the one that lives", 0.3)) == [("by", 0, 1)]
+
+
+def test_a_second_replica_stands_in_nobodys_place() -> None:
+    ledger = _ledger(Branch(), Branch(), redundancy=TWO)
+    assert [start.instead_of for start in _forked(ledger)] == [None, None]
+
+
+def test_replicas_that_all_refuse_are_followed_by_another_kind() -> None:
+    exit_ = Branch(local=True, grade=2)
+    ledger = _ledger(Branch(), Branch(), exit_, redundancy=TWO)
+    _forked(ledger)
+    assert ledger.refused(0, 0, 0.1, error=True) == []
+    assert _told(ledger.refused(0, 1, 0.2, error=True)) == [("start", 0, 2, 2)]
+
+
+def test_a_late_attempt_is_hedged_once_at_its_percentile() -> None:
+    ledger = _ledger(Branch(learned=0.02), Branch(learned=0.02), redundancy=HEDGE)
+    _forked(ledger)
+    assert ledger.due_s(0.0) == 0.02
+    assert ledger.tick(0.019) == []
+    (start,) = ledger.tick(0.02)
+    assert start == Start(0, 1, 1, DEADLINE_S - 0.02, instead_of=None)
+    assert ledger.tick(0.5) == []
+    assert _told(ledger.answer(0, 0, "slow, but first", 0.6)) == [("by", 0, 0)]
+
+
+def test_an_attempt_is_not_hedged_before_its_percentile_is_known() -> None:
+    ledger = _ledger(Branch(), Branch(), redundancy=HEDGE)
+    _forked(ledger)
+    assert ledger.due_s(0.0) == DEADLINE_S
+    assert ledger.tick(0.9) == []
+
+
+def test_late_without_another_server_does_not_keep_the_loop_spinning() -> None:
+    away = Branch(ready=False)
+    ledger = _ledger(Branch(learned=0.02), away, redundancy=HEDGE)
+    _forked(ledger)
+    assert ledger.tick(0.02) == []
+    assert ledger.due_s(0.02) == DEADLINE_S
+    away.ready = True
+    assert _told(ledger.tick(0.1)) == [("start", 0, 1, 1)]
+
+
+def test_hedges_are_a_window_at_once_and_then_their_share() -> None:
+    """Two servers that are both overloaded must not get twice the load."""
+    ledger = _ledger(
+        Branch(learned=0.02), Branch(learned=0.02), window=4, redundancy=HEDGE
+    )
+    hedged = []
+    for number in range(84):
+        _forked(ledger, now_s=float(number))
+        hedged.append(len(ledger.tick(number + 0.02)))
+        ledger.answer(number, 0, "late", number + 0.5)
+    assert hedged[:4] == [1, 1, 1, 1]
+    assert sum(hedged) == pytest.approx(4 + 80 * HEDGE.hedged_share, abs=1)
+
+
+def test_a_hedged_attempt_that_is_lost_leaves_the_other() -> None:
+    ledger = _ledger(Branch(learned=0.02), Branch(learned=0.02), redundancy=HEDGE)
+    _forked(ledger)
+    ledger.tick(0.02)
+    assert ledger.lost([0], 0.1, final=True) == []
+    assert _told(ledger.lost([1], 0.2, final=True)) == [("drop", 0, "no-branch")]
+
+
 # --- when it wants to be called ------------------------------------------------
 
 
@@ -359,3 +522,25 @@ def test_started_s_is_known_until_the_frame_is_settled() -> None:
     assert ledger.started_s(0, 1) is None
     ledger.answer(0, 0, "a", 0.6)
     assert ledger.started_s(0, 0) is None
+
+
+# --- more frames than can be carried -------------------------------------------
+
+
+def test_stream_that_is_not_carried_admits_frames_evenly() -> None:
+    """50 frames/s, an answer every 200 ms: soon one frame in ten is tried, not lost."""
+    ledger = _ledger(Branch(), window=4)
+    waiting: list[int] = []
+    reasons: list[str] = []
+    for i in range(600):
+        now_s = i / 50
+        if i % 10 == 0 and waiting:
+            ledger.answer(waiting.pop(0), 0, "late", now_s)
+        number, admitted, actions = ledger.fire(now_s)
+        reasons += [a.reason for a in actions if isinstance(a, Settle)]
+        if admitted:
+            waiting.append(number)
+            ledger.forked(number, now_s)
+    late = reasons[-200:]
+    assert late.count("rate") >= 0.85 * len(late)
+    assert late.count("window") <= 0.05 * len(late)

@@ -12,10 +12,15 @@ from hypothesis.stateful import (
     rule,
 )
 
+from dataflow.redundancy import Redundancy
 from dataflow.wire.ledger import Action, Ledger, Settle, Start
 from dataflow.wire.rows import BranchView
 
 BRANCHES = 4
+MODES = [
+    Redundancy.parse(text)
+    for text in ("standby", "spread", "replicate 2", "replicate 3", "hedge p95")
+]
 DEADLINE_S = 1.0
 
 
@@ -23,6 +28,8 @@ class _Branch:
     def __init__(self, *, local: bool) -> None:
         self.local = local
         self.ready = True
+        self.grade = int(local)
+        self.outstanding = 0
 
     def p90_s(self, now_s: float) -> float:
         return 0.05
@@ -30,22 +37,32 @@ class _Branch:
     def p99_s(self, now_s: float) -> float:
         return 0.1
 
+    def learned_s(self, fraction: float) -> float:
+        return 0.04
+
 
 class LedgerMachine(RuleBasedStateMachine):
     """Frames fire, fork, are answered, refused, lost; time passes."""
 
-    @initialize(window=st.integers(1, 5), locals_=st.integers(0, 2))
-    def begin(self, window: int, locals_: int) -> None:
+    @initialize(
+        window=st.integers(1, 5),
+        locals_=st.integers(0, 2),
+        redundancy=st.sampled_from(MODES),
+    )
+    def begin(self, window: int, locals_: int, redundancy: Redundancy) -> None:
         self.window = window
         self.now_s = 0.0
         self.branches = [
             _Branch(local=index >= BRANCHES - locals_) for index in range(BRANCHES)
         ]
         views: list[BranchView] = list(self.branches)
-        self.ledger = Ledger(views, window=window, deadline_s=DEADLINE_S)
+        self.ledger = Ledger(
+            views, window=window, deadline_s=DEADLINE_S, redundancy=redundancy
+        )
         self.fired_s: dict[int, float] = {}
         self.heads: list[int] = []
         self.admitted: set[int] = set()
+        self.spread: set[int] = set()
         self.attempts: dict[int, list[int]] = {}
         self.settled: list[Settle] = []
         self.dead: set[tuple[int, int]] = set()
@@ -54,7 +71,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def fire(self) -> None:
         number, admitted, actions = self.ledger.fire(self.now_s)
         assert number == len(self.fired_s)
-        assert admitted == (number < len(self.settled) + self.window)
+        room = number < len(self.settled) + self.window
+        assert room or not admitted
+        if room and not admitted:
+            self.spread.add(number)  # more was fired than is answered
         self.fired_s[number] = self.now_s
         if admitted:
             self.admitted.add(number)
@@ -130,6 +150,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, settle: Settle) -> None:
         assert settle.iteration == len(self.settled)
         assert (settle.branch is None) == (settle.reason != "")
+        assert (settle.reason == "rate") >= (settle.iteration in self.spread)
         if settle.branch is not None:
             number, attempt = settle.value
             assert number == settle.iteration

@@ -33,6 +33,7 @@ from dataflow.wire.link import (
     Event,
     Link,
     LinkError,
+    Measured,
     Probe,
     Refused,
     Send,
@@ -65,9 +66,12 @@ class Driven:
     def hear(self, message: Control) -> list[Action]:
         return self.link.control(message, self.now_s)
 
-    def beat(self, *, age_ms: int = 0, queue: int = 0) -> list[Action]:
+    def beat(
+        self, *, age_ms: int = 0, queue: int = 0, heard_ms: int = 0
+    ) -> list[Action]:
         session = self.link.session
-        return self.hear(Beat(session, ready=True, queue=queue, age_ms=age_ms))
+        beat = Beat(session, ready=True, queue=queue, age_ms=age_ms, heard_ms=heard_ms)
+        return self.hear(beat)
 
     def welcome(self, *, ready: bool = True) -> list[Action]:
         grants = {STREAM: OFFER.window}
@@ -107,6 +111,14 @@ def _suspect(driven: Driven) -> Driven:
     return driven
 
 
+def _recovering(driven: Driven) -> Driven:
+    driven.proved()
+    _suspect(driven)
+    driven.beat()
+    assert driven.state is State.PROVING
+    return driven
+
+
 WAYS: dict[State, Callable[[], Driven]] = {
     State.WAITING: Driven,
     State.DIALLING: lambda: Driven().dialled(),
@@ -131,6 +143,7 @@ EVENTS: dict[tuple[State, Event], Callable[[Driven], list[Action]]] = {
     (State.LOADING, Event.WELCOME): lambda d: d.welcome(),
     (State.PROVING, Event.PROVED): lambda d: d.proved(),
     (State.READY, Event.DOUBT): lambda d: d.tick(BEAT_S * BEATS_MISSED),
+    (State.PROVING, Event.DOUBT): lambda d: _recovering(d).hear(Bye(1)),
     (State.SUSPECT, Event.RECOVERED): lambda d: d.beat(),
     (State.DIALLING, Event.CLOSE): lambda d: d.tick(DIAL_TIMEOUT_S),
     (State.LOADING, Event.CLOSE): lambda d: d.tick(SUSPECT_S),
@@ -239,6 +252,29 @@ def test_credit_is_what_was_granted_and_not_sent() -> None:
     assert driven.link.credit(STREAM + 1) == 0
 
 
+def test_outstanding_is_ours_now_and_what_the_last_beat_says_of_others() -> None:
+    driven = Driven().up()
+    assert driven.link.outstanding == 0
+    driven.link.take_ordinal(STREAM)
+    driven.link.take_ordinal(STREAM)
+    driven.beat(queue=5)  # two of them are ours
+    assert driven.link.outstanding == 2 + 3
+    driven.link.raise_limit(STREAM, 3)
+    assert driven.link.outstanding == 1 + 3
+    driven.beat(queue=0)
+    assert driven.link.outstanding == 1
+
+
+def test_a_new_session_knows_nothing_of_others() -> None:
+    driven = Driven().up()
+    driven.beat(queue=5)
+    driven.link.lane_lost("data", driven.now_s)
+    driven.redial()
+    driven.greeted().welcome()
+    driven.proved()
+    assert driven.link.outstanding == 0
+
+
 def test_a_new_session_starts_with_the_whole_credit() -> None:
     driven = Driven().up()
     driven.link.take_ordinal(STREAM)
@@ -279,6 +315,49 @@ def test_while_the_peer_loads_its_beats_keep_the_session() -> None:
         driven.hear(Beat(1, ready=False, queue=0, age_ms=0))
     assert driven.state is State.LOADING
     assert driven.welcome() == [Probe(1, 3)]
+
+
+def test_a_peer_that_loaded_and_whose_welcome_was_lost_is_dialled_again() -> None:
+    """The link was loading for ever: beats kept the session, nothing ended it."""
+    driven = WAYS[State.LOADING]()
+    assert driven.beat() == [Close()]
+    driven.redial()
+    driven.greeted().welcome()
+    driven.proved()
+    assert driven.state is State.READY
+
+
+def test_a_token_may_be_sent_while_ready_and_within_the_credit() -> None:
+    driven = WAYS[State.PROVING]()
+    assert not driven.link.takes(STREAM)
+    driven.proved()
+    for _ in range(OFFER.window):
+        assert driven.link.takes(STREAM)
+        driven.link.take_ordinal(STREAM)
+    assert not driven.link.takes(STREAM)
+    driven.link.raise_limit(STREAM, OFFER.window + 1)
+    assert driven.link.takes(STREAM)
+    _suspect(driven)
+    assert not driven.link.takes(STREAM)
+
+
+LOST_AGAIN: dict[str, Callable[[Driven], list[Action]]] = {
+    "says goodbye": lambda d: d.hear(Bye(1)),
+    "loses its control lane": lambda d: d.link.lane_lost("control", d.now_s),
+}
+
+
+@pytest.mark.parametrize("lose", LOST_AGAIN.values(), ids=LOST_AGAIN)
+def test_late_answers_of_a_peer_that_was_recovering_are_still_waited_for(
+    lose: Callable[[Driven], list[Action]],
+) -> None:
+    """Its session was closed at once, and frames that it answered were dropped."""
+    driven = _recovering(WAYS[State.PROVING]())
+    (suspect,) = lose(driven)
+    assert isinstance(suspect, Suspect)
+    assert driven.tick(wanted=True) == []
+    assert driven.state is State.SUSPECT
+    assert driven.tick() == [Close(), Dead(1)]
 
 
 # --- losing it -----------------------------------------------------------------
@@ -505,9 +584,32 @@ def test_a_refusal_is_forgotten_when_the_peer_takes_us() -> None:
 def test_it_beats_every_fifty_milliseconds_and_says_how_it_is() -> None:
     driven = Driven().up()
     assert driven.tick(0.049) == []
-    beat = Beat(1, ready=True, queue=0, age_ms=0, about="[]")
-    assert driven.tick(0.002) == [Send(beat)]
+    (beat,) = driven.tick(0.002)
+    clock_us = int(driven.now_s * 1e6)
+    expected = Beat(1, True, queue=0, age_ms=0, about="[]", clock_us=clock_us)
+    assert beat == Send(expected)
     assert driven.tick() == []
+
+
+def test_it_tells_now_and_then_how_the_clocks_differ() -> None:
+    """The peer's is 50 s ahead; its beats are 2 ms old when they come."""
+    driven = Driven().up()
+
+    def exchange() -> list[Action]:
+        (sent,) = driven.tick(BEAT_S)
+        assert isinstance(sent, Send)
+        assert isinstance(sent.message, Beat)
+        echo_us, clock_us = sent.message.clock_us, int((driven.now_s + 50) * 1e6)
+        stamps = {"clock_us": clock_us, "echo_us": echo_us}
+        driven.now_s += 0.002
+        return driven.hear(Beat(1, True, queue=0, age_ms=0, **stamps))
+
+    told = [action for _ in range(100) for action in exchange()]
+    (measured,) = (action for action in told if isinstance(action, Measured))
+    assert measured.offset.round_trip_s == pytest.approx(0.002, abs=2e-6)
+    assert measured.offset.offset_s == pytest.approx(50, abs=measured.offset.error_s)
+    again = [action for _ in range(1300) for action in exchange()]
+    assert [type(action) for action in again] == [Measured]
 
 
 def test_goodbye_is_said_where_it_can_be_heard() -> None:
@@ -516,3 +618,47 @@ def test_goodbye_is_said_where_it_can_be_heard() -> None:
     assert driven.up().link.bye() == [Send(Bye(1))]
     driven.link.lane_lost("control", driven.now_s)
     assert driven.link.bye() == []
+
+
+# --- half-open links --------------------------------------------------------------
+
+
+def _steady(driven: Driven) -> Driven:
+    """Beat for a while, and hear that it is heard."""
+    for _ in range(BEATS_MISSED + 2):
+        driven.tick(BEAT_S)
+        assert driven.beat() == []
+    return driven
+
+
+def test_peer_that_does_not_hear_us_is_suspect_though_we_hear_it() -> None:
+    """Heartbeats saw nothing: whatever comes from a peer counts as life."""
+    driven = _steady(Driven().up())
+    assert driven.beat(heard_ms=199) == []
+    (suspect,) = driven.beat(heard_ms=201)
+    assert isinstance(suspect, Suspect)
+    assert (suspect.evidence, suspect.text) == ("beat", "has not heard us for 201 ms")
+
+
+def test_peer_that_does_not_hear_us_is_not_believed_to_have_recovered() -> None:
+    driven = _steady(Driven().up())
+    driven.beat(heard_ms=201)
+    assert driven.beat(heard_ms=251) == []
+    assert driven.beat(heard_ms=10) == [Probe(1, PROBES)]
+
+
+def test_pause_of_our_own_is_no_evidence_against_a_peer_that_heard_nothing() -> None:
+    driven = _steady(Driven().up())
+    driven.now_s += 1.0  # what came meanwhile is read before anything else
+    assert driven.beat(heard_ms=900) == []
+    driven.tick()
+    assert driven.beat(heard_ms=950) == []
+    assert driven.state is State.READY
+
+
+def test_goodbye_to_a_suspect_session_ends_it_as_soon_as_nothing_is_wanted() -> None:
+    """A device that slept had doubted its peer before it read the goodbye."""
+    driven = _suspect(Driven().up())
+    assert driven.hear(Bye(1)) == []
+    assert driven.tick(wanted=True) == []
+    assert driven.tick() == [Close(), Dead(1)]

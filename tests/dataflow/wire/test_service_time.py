@@ -40,3 +40,19 @@ def test_what_is_forgotten_is_unknown() -> None:
 def test_only_the_latest_answers_count() -> None:
     service = _learned(9.0, *[0.1] * KEPT)
     assert service.percentile_s(1.0, now_s=0.0) == 0.1
+
+
+def test_what_is_learned_is_kept_though_it_is_old() -> None:
+    service = _learned(*range(1, 65))
+    assert service.percentile_s(0.95, now_s=STALE_S + 1) == 0.0
+    assert service.learned_s(0.95) == 61
+
+
+@pytest.mark.parametrize(
+    ("fraction", "least"), [(0.5, 2), (0.9, 10), (0.95, 20), (0.99, KEPT)]
+)
+def test_a_percentile_is_learned_when_a_sample_can_lie_above_it(
+    fraction: float, least: int
+) -> None:
+    assert _learned(*[0.1] * (least - 1)).learned_s(fraction) == 0.0
+    assert _learned(*[0.1] * least).learned_s(fraction) == 0.1

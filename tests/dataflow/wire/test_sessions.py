@@ -1,5 +1,7 @@
 """The listening side of a link: who is taken, what is refused, how much is granted."""
 
+from dataclasses import replace
+
 import pytest
 
 from dataflow.wire import sessions as sessions_module
@@ -94,13 +96,41 @@ def test_credit_beyond_what_memory_may_hold_is_refused() -> None:
 
 
 def test_credit_held_by_others_counts() -> None:
-    sessions = Sessions("edge", incarnation=5, token_bytes={SEGMENT: [100 * 2**20]})
-    _open(sessions)
-    other = Hello("cam.1", 10, 1, (OFFER,))
-    (send,) = sessions.control(b"\x00route-2C", other, 0.0)
+    sessions = Sessions("edge", incarnation=5, token_bytes={SEGMENT: [50 * 2**20]})
+    for name in ("cam.0", "cam.1"):
+        _open(sessions, Hello(name, 9, 1, (OFFER,)), name.encode() + b"C")
+    (send,) = sessions.control(ROUTE, Hello("cam.2", 10, 1, (OFFER,)), 0.0)
     assert isinstance(send, Send)
     assert isinstance(send.message, Refuse)
-    assert len(sessions) == 1
+    assert len(sessions) == 2
+
+
+def test_one_device_gets_half_of_the_memory_and_the_others_the_rest() -> None:
+    sessions = Sessions("edge", incarnation=5, token_bytes={SEGMENT: [70 * 2**20]})
+    greedy, modest = Hello("cam", 9, 1, (OFFER,)), replace(OFFER, window=1)
+    (send,) = sessions.control(ROUTE, greedy, 0.0)
+    assert isinstance(send, Send)
+    assert isinstance(send.message, Refuse)
+    _open(sessions, Hello("cam", 9, 1, (modest,)))
+    _open(sessions, Hello("cam.1", 9, 1, (modest,)), b"\x00route-2C")
+
+
+def test_tokens_of_no_size_take_memory_too() -> None:
+    sessions = Sessions("edge", incarnation=5, token_bytes={SEGMENT: [1]})
+    many = StreamOffer(stream=STREAM, name="cam", segment=SEGMENT, window=65535)
+    (send,) = sessions.control(ROUTE, Hello("cam", 9, 1, (many,)), 0.0)
+    assert isinstance(send, Send)
+    assert isinstance(send.message, Refuse)
+
+
+def test_credit_of_a_session_that_ended_is_there_for_others() -> None:
+    sessions = Sessions("edge", incarnation=5, token_bytes={SEGMENT: [50 * 2**20]})
+    _open(sessions)
+    _open(sessions, Hello("cam.2", 9, 1, (OFFER,)), b"\x00route-3C")
+    sessions.control(ROUTE, Bye(1), 0.1)
+    other = Hello("cam.1", 10, 1, (OFFER,))
+    opened, _ = sessions.control(b"\x00route-2C", other, 0.2)
+    assert isinstance(opened, Opened)
 
 
 def test_more_sessions_than_the_limit_are_refused(
@@ -180,7 +210,7 @@ def test_a_token_not_as_agreed_is_answered_with_the_reason(
     assert (route, header.kind, header.flags) == (LANE, Kind.NACK, why)
     assert (header.frame, header.attempt) == (token.frame, token.attempt)
     assert header.pack()  # whatever the peer wrote, the answer fits the fields
-    assert sessions.refusals == 1
+    assert sessions.nacks == {why.name.lower(): 1}
 
 
 def test_a_token_before_the_models_are_there_is_refused_as_busy() -> None:
@@ -295,11 +325,12 @@ def test_every_session_hears_a_beat_every_fifty_milliseconds() -> None:
     sessions = _sessions()
     assert sessions.due_s() == float("inf")
     _open(sessions)
-    beat = Send(ROUTE, Beat(1, ready=True, queue=3, age_ms=4, about="x"))
-    assert _tick(sessions, 0.0) == [beat]
+    beat = Beat(1, ready=True, queue=3, age_ms=4, about="x")
+    assert _tick(sessions, 0.0) == [Send(ROUTE, beat)]
     assert sessions.due_s() == BEAT_S
     assert _tick(sessions, 0.049) == []
-    assert _tick(sessions, 0.05) == [beat]
+    later = replace(beat, clock_us=50_000, heard_ms=50)
+    assert _tick(sessions, 0.05) == [Send(ROUTE, later)]
 
 
 def test_nobody_to_beat_for_costs_nothing() -> None:
@@ -322,6 +353,15 @@ def test_beats_keep_a_session_and_say_how_the_other_is() -> None:
     _tick(sessions, SUSPECT_S)
     assert sessions.all == [session]
     assert session.about == "[]"
+
+
+def test_beat_of_a_session_that_ended_is_answered_with_goodbye() -> None:
+    """A device that slept waited for answers in it, for seconds."""
+    sessions = _sessions()
+    _open(sessions)
+    _tick(sessions, SUSPECT_S)
+    late = Beat(1, ready=True, queue=0, age_ms=0)
+    assert sessions.control(ROUTE, late, SUSPECT_S + 0.1) == [Send(ROUTE, Bye(1))]
 
 
 def test_goodbye_ends_a_session() -> None:
@@ -363,13 +403,21 @@ def test_leaving_is_told_to_all_and_nobody_new_is_taken() -> None:
 
 def test_tokens_of_an_ended_session_hold_memory_until_they_are_fired() -> None:
     """A peer that greeted again and again filled the queue beyond all credit."""
-    sessions = Sessions("edge", incarnation=5, token_bytes={SEGMENT: [100 * 2**20]})
+    sessions = Sessions("edge", incarnation=5, token_bytes={SEGMENT: [50 * 2**20]})
     sessions.loaded = True
     session = _open(sessions)
-    token = _accept(sessions.data(LANE, TOKEN, [100 * 2**20], 0.1)).header
+    token = _accept(sessions.data(LANE, TOKEN, [50 * 2**20], 0.1)).header
     _, refused = sessions.control(b"\x00route-2C", HELLO_2, 0.2)
     assert isinstance(refused, Send)
     assert isinstance(refused.message, Refuse)
     sessions.answered(session, token)
     hello = Hello("cam", 9, 3, (OFFER,))
     assert _open(sessions, hello, b"\x00route-3C").number == 3
+
+
+def test_devices_of_two_deployments_may_have_one_name() -> None:
+    sessions = _sessions()
+    sessions.control(ROUTE, HELLO, 0.0)
+    namesake = replace(HELLO, incarnation=10, deployment="other")
+    sessions.control(b"other" + ROUTE, namesake, 0.0)
+    assert len(sessions) == 2
