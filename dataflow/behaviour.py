@@ -12,7 +12,7 @@ A user's own actor is a subclass named in YAML as ``package.module:Class``::
             return (image > 0.5).astype(np.float32)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +39,8 @@ class Site:
     slots: int
     """How many of its latest outputs must stay unchanged while it fires on: window + 2.
     An actor that reuses its output memory keeps a ring of this many."""
+    batch: int = 1
+    """Firings that may come at once, see `Behaviour.fire_many`."""
 
 
 class StreamEnd(Exception):  # noqa: N818  (like StopIteration: not an error)
@@ -57,6 +59,11 @@ class Behaviour:
     """
 
     stateful: ClassVar[bool] = False
+    controller: ClassVar[bool] = False
+    """It controls a DPG: after its data outputs `fire` returns the index of a mode."""
+    told_rates: ClassVar[bool] = False
+    """`fire` gets the keyword `rates`: how many tokens each of its data output ports
+    takes in this firing. An actor whose inputs do not tell the mode needs it."""
     source: ClassVar[bool] = False
     """It has no input, is paced by `rate_hz`, and numbers the frames of a stream."""
     sink: ClassVar[bool] = False
@@ -81,6 +88,14 @@ class Behaviour:
     def fire(self, *tokens: Any) -> Any:
         """Do one firing."""
         raise NotImplementedError
+
+    def fire_many(self, firings: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+        """Do several firings that are enabled at once; return what each returns.
+
+        An actor without state that can do them as one call overrides it; the answers
+        must be those of one firing after the other. At most `site.batch` come at once.
+        """
+        return [self.fire(*tokens) for tokens in firings]
 
     def stop(self) -> None:
         """Release what `start` acquired. Called once, also after an error."""

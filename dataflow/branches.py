@@ -1,9 +1,18 @@
 """The branches of a region at the fork's device: what the choice of a row looks at."""
 
+import zlib
+
 from dataflow.engine import Chain
 from dataflow.parts import BranchPart
+from dataflow.wire.compression import CODES, compression
 from dataflow.wire.link import Link
+from dataflow.wire.relay import prefixes_of
 from dataflow.wire.service_time import ServiceTime
+
+
+def number_of(stream: str, row: str) -> int:
+    """Return a branch's number on the wire: the same in every deployment."""
+    return zlib.crc32(f"{stream} {row}".encode())
 
 
 class LocalBranch:
@@ -11,9 +20,15 @@ class LocalBranch:
 
     local = True
 
-    def __init__(self, part: BranchPart, chain: Chain, best_s: float) -> None:
+    outstanding = 0
+
+    def __init__(
+        self, part: BranchPart, chain: Chain | None, best_s: float, grade: int
+    ) -> None:
         self.part = part
         self.chain = chain
+        """None: the answer was computed before the fork; the branch passes it on."""
+        self.grade = grade
         self.ready = True
         self._best_s = best_s
 
@@ -23,6 +38,9 @@ class LocalBranch:
     def p99_s(self, now_s: float) -> float:
         return 2 * self._best_s
 
+    def learned_s(self, fraction: float) -> float:
+        return self._best_s
+
 
 class RemoteBranch:
     """A branch that a server computes, over a link."""
@@ -30,23 +48,57 @@ class RemoteBranch:
     local = False
 
     def __init__(
-        self, part: BranchPart, chain: Chain | None, link: Link, stream: int
+        self,
+        part: BranchPart,
+        chain: Chain | None,
+        link: Link,
+        *,
+        stream: str,
+        grade: int,
     ) -> None:
         self.part = part
+        self.grade = grade
         self.chain = chain
         """What runs here before the token is sent: an encoder."""
         self.link = link
-        self.stream = stream
+        self.number = number_of(stream, part.branch.row)
+        """Of the branch, on the wire: each has its own credit."""
+        self._ways = prefixes_of([asked.device for asked in part.branch.onward])
         self.service = ServiceTime()
-        self.sent_bytes = sum(token.nbytes for token in part.sent)
+        self.asked_s: dict[int, float] = {}
+        """When each frame was asked that the peer has not answered in this session."""
         self.received_bytes = [token.nbytes for token in part.received]
+        self.codec = CODES[part.compression]
+        self.compression = compression(part.compression)
 
     @property
     def ready(self) -> bool:
-        return self.link.ready and self.link.credit(self.stream) > 0
+        return self.link.takes(self.number) and self.reachable
+
+    @property
+    def reachable(self) -> bool:
+        """No server behind the first is known to be lost."""
+        return not self._ways or not self.link.first_lost(self._ways)
+
+    def hop_lost(self) -> None:
+        """One of the servers behind the first did not take a token."""
+        if self._ways:
+            self.link.way_lost(self._ways[-1])
+
+    @property
+    def outstanding(self) -> int:
+        return self.link.outstanding
 
     def p90_s(self, now_s: float) -> float:
         return self.service.percentile_s(0.90, now_s)
 
     def p99_s(self, now_s: float) -> float:
         return self.service.percentile_s(0.99, now_s)
+
+    def learned_s(self, fraction: float) -> float:
+        return self.service.learned_s(fraction)
+
+    def forget(self) -> None:
+        """The peer is there (again): what it did before says nothing of now."""
+        self.service.forget()
+        self.asked_s.clear()

@@ -11,37 +11,38 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow.behaviour import Behaviour, Site
 from dataflow.clock import now_s as clock_s
 from dataflow.engine import Chain
-from dataflow.errors import UnderstudyError
+from dataflow.errors import REJECTIONS, UnderstudyError
 from dataflow.events import EventLog
 from dataflow.executor import Executor
 from dataflow.graph import Actor
 from dataflow.host import Host
 from dataflow.links import Links
 from dataflow.parts import (
-    ChainPart,
+    HostedPart,
     StreamPart,
-    hosted_parts,
     make_chain,
+    several_firings,
     stream_parts,
 )
 from dataflow.plan import Device as DeviceSpec
 from dataflow.plan import Plan
-from dataflow.stream import Stream
-from dataflow.wire.control import (
-    CONTROL_BYTES_MAX,
-)
+from dataflow.plans import addresses_of
+from dataflow.segments import Peer, Segments
+from dataflow.stream import Stream, offers_of
+from dataflow.wire.control import CONTROL_BYTES_MAX, Want, pack_control
 from dataflow.wire.header import VERSION
-from dataflow.wire.keys import Keys, load_keys
+from dataflow.wire.keys import KeyFolder
 from dataflow.wire.transport import (
     Event,
     FromRoute,
@@ -50,6 +51,9 @@ from dataflow.wire.transport import (
     is_loopback,
 )
 
+if TYPE_CHECKING:
+    from dataflow.metrics import Sample
+
 SWITCH_INTERVAL_S = 0.0002
 """How long another thread may keep the I/O loop waiting for the interpreter. At the
 default of 5 ms a compute thread makes a round trip take 5.7-22 ms."""
@@ -57,10 +61,14 @@ LOOK_UP_S, LOADER_LOOK_S = 0.5, 0.02
 """How long the I/O loop sleeps at most; while models load."""
 GREETING_S = 5.0
 """How long sources wait for the servers at the start, so that none misses a frame."""
+KEYS_LOOK_S = 0.5
+"""How often the keys folder is looked at."""
 FAREWELL_S = 0.15
 """How long a stopping server still answers what it has."""
 DEFAULT_RATE_HZ = 100.0
 """Of a source that does not say; bounds how many frames come within a deadline."""
+
+_NEVER_S = float("inf")
 
 Library = Callable[[str], type[Behaviour]]
 """Actor type -> what it does."""
@@ -75,14 +83,14 @@ class Options:
         insecure: Listen beyond loopback without keys.
         seconds: End the sources after this long; None: when they end themselves.
         stdin: End when standard input does: with the process that started us.
-        quiet: Say nothing but errors.
+        metrics: Where its metrics are served, if they are: said in the log.
     """
 
     run_folder: Path | None = None
     insecure: bool = False
     seconds: float | None = None
     stdin: bool = False
-    quiet: bool = False
+    metrics: str = ""
 
 
 class Device:
@@ -92,12 +100,21 @@ class Device:
         plan: The compiled deployment.
         name: Which of its devices to be.
         library: Gives the actors' behaviours.
+        also: Further plans that it serves at the same time, see
+            `dataflow.plans.check_together`.
     """
 
     def __init__(
-        self, plan: Plan, name: str, *, library: Library, options: Options
+        self,
+        plan: Plan,
+        name: str,
+        *,
+        library: Library,
+        options: Options,
+        also: Sequence[Plan] = (),
     ) -> None:
         self._plan = plan
+        self._plans = (plan, *also)
         self._spec = plan.device(name)
         self._library = library
         self._options = options
@@ -111,7 +128,11 @@ class Device:
         """When somebody has something to do next."""
         self._stop_s: float | None = None
         self._greeting_until_s = 0.0
+        self._complete = False
+        """Every segment is here, and every actor is made or being made."""
+        self._keys_look_s = 0.0
         self._begun = False
+        self._loaded = False
         self._state = "loading"
         self._signals = 0
         self._signal = ""
@@ -123,23 +144,25 @@ class Device:
             UnderstudyError: It could not start, or an actor failed; what was under way
                 is accounted for.
         """
-        keys = _keys(self._plan, self._spec, insecure=self._options.insecure)
+        self._keys = _keys(self._plan, self._spec, insecure=self._options.insecure)
+        keys = self._keys.keys if self._keys is not None else None
         self._executor = Executor()
-        self._transport = Transport(keys, message_bytes_max=_largest(self._plan))
+        self._transport = Transport(keys, message_bytes_max=_largest(self._plans))
         try:
-            if self._spec.listen is not None:
-                address = self._transport.listen(self._spec.listen)
-                self._say(f"listens on {address}")
+            listen = self._spec.listen
+            address = "" if listen is None else self._transport.listen(listen)
             self._open_log()
-            return self._run(keys)
+            if address:
+                self._events.write("device.listening", address=address)
+            return self._run()
         finally:
             self._transport.close()
 
-    def _run(self, keys: Keys | None) -> int:
+    def _run(self) -> int:
         previous = self._catch_signals()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
-            self._load(keys)
+            self._load()
             while not self._finished(clock_s()):
                 self._turn()
             self._links.bye()
@@ -158,7 +181,7 @@ class Device:
 
     def _turn(self) -> None:
         """Wait for the next thing to happen, and let everybody act on it."""
-        timeout_s = 0.0 if self._executor.waiting else self._due_s - clock_s()
+        timeout_s = min(self._due_s, self._executor.due_s) - clock_s()
         for event in self._transport.poll(timeout_s):
             self._receive(event, clock_s())
         if self._signal:
@@ -168,6 +191,8 @@ class Device:
         now_s = clock_s()
         self._check_loader(now_s)
         self._check_beginning(now_s)
+        get_s = self._get_segments(now_s)
+        self._check_keys(now_s)
         due_s = now_s + (LOOK_UP_S if self._loader is None else LOADER_LOOK_S)
         if self._stop_s is not None:
             due_s = min(due_s, self._stop_s)
@@ -175,6 +200,7 @@ class Device:
             due_s = min(due_s, self._host.tick(now_s))
         for stream in self._streams:
             due_s = min(due_s, stream.tick(clock_s()))
+        due_s = min(due_s, get_s)
         # Last: what could not be sent above is known to its link by now.
         self._due_s = min(due_s, self._links.tick(clock_s()))
 
@@ -196,23 +222,27 @@ class Device:
             {
                 "device": self._spec.name,
                 "incarnation": f"{self._incarnation:016x}",
-                "deployment": self._plan.name,
-                "plan": self._plan.digest,
+                "deployment": ", ".join(plan.name for plan in self._plans),
+                "plan": ", ".join(plan.digest for plan in self._plans),
                 "pid": os.getpid(),
                 "version": VERSION,
             },
         )
 
-    def _load(self, keys: Keys | None) -> None:
+    def _load(self) -> None:
         start_s = clock_s()
         self._events.write("device.loading")
+        if self._options.metrics:
+            self._events.write("device.metrics", url=self._options.metrics)
         self._transport.watch(self._executor.wake_fd)
         if self._options.stdin:
             self._transport.watch(0)
-        hosted = hosted_parts(self._plan.graph, self._spec.name)
+        self._segments = Segments(
+            self._plans, device=self._spec.name, ask=self._ask, events=self._events
+        )
         if self._spec.listen is not None:
             self._host = Host(
-                hosted,
+                self._plans,
                 device=self._spec.name,
                 incarnation=self._incarnation,
                 transport=self._transport,
@@ -220,37 +250,64 @@ class Device:
                 events=self._events,
                 make_chain=self._make_chain,
                 status=self._status,
-                keys=None if keys is None else keys.peers,
+                keys=self._keys is not None,
+                segments=self._segments,
             )
+        self._parts = stream_parts(self._plan.graph, self._spec.name)
+        offers = offers_of(self._parts)
+        if self._host is not None:
+            for peer, asked in self._host.relay.offers.items():
+                offers.setdefault(peer, []).extend(asked)
+        _check_public_keys(self._keys, offers)
+        self._links = Links(
+            addresses_of(self._plans, offers),
+            device=self._spec.name,
+            deployment=self._plan.name,
+            incarnation=self._incarnation,
+            offers=offers,
+            streams=self._streams,
+            transport=self._transport,
+            events=self._events,
+            segments=self._segments,
+            host=self._host,
+        )
+        if self._host is not None:
+            self._host.connect(self._links)
+        self._load_start_s = start_s
+        if not self._segments.missing:
+            self._make_all()
+
+    def _make_all(self) -> None:
+        """Make all actors, once every segment is here."""
+        self._complete = True
+        if self._host is not None:
             self._loader = threading.Thread(
                 target=self._load_hosted, name="load", daemon=True
             )
             self._loader.start()
-        parts = stream_parts(self._plan.graph, self._spec.name)
-        peers = {
-            branch.branch.device
-            for part in parts
-            for branch in part.branches
-            if branch.sends
-        }
-        _check_public_keys(keys, peers, self._plan)
-        self._links = Links(
-            self._plan,
-            self._spec.name,
-            incarnation=self._incarnation,
-            peers=peers,
-            streams=self._streams,
-            transport=self._transport,
-            events=self._events,
-        )
-        self._streams += [self._make_stream(part) for part in parts]
-        self._links.offer()
+        self._streams += [self._make_stream(part) for part in self._parts]
         gc.collect()
         gc.freeze()
         if self._host is None:
-            self._is_ready(start_s)
-        self._load_start_s = start_s
+            self._is_ready(self._load_start_s)
+        self._loaded = True
         self._greeting_until_s = clock_s() + GREETING_S
+
+    def _get_segments(self, now_s: float) -> float:
+        """Ask for what is missing; return when there is more to do."""
+        if self._complete:
+            return _NEVER_S
+        peers = [*self._links.peers, *(self._host.peers if self._host else ())]
+        due_s = self._segments.tick(peers, now_s)
+        if not self._segments.missing:
+            self._make_all()
+        return due_s
+
+    def _ask(self, peer: Peer, want: Want) -> bool:
+        frames = [pack_control(want)]
+        if peer.route:
+            return self._transport.reply(peer.route, frames)
+        return self._transport.send(peer.name, "control", frames)
 
     def _load_hosted(self) -> None:
         assert self._host is not None
@@ -271,13 +328,11 @@ class Device:
 
     def _is_ready(self, start_s: float) -> None:
         self._state = "ready"
-        load_ms = (clock_s() - start_s) * 1e3
         self._events.write(
             "device.ready",
-            load_ms=load_ms,
+            load_ms=(clock_s() - start_s) * 1e3,
             compute_thread=self._executor.uses_thread,
         )
-        self._say(f"ready after {load_ms:.0f} ms")
 
     def _make_stream(self, part: StreamPart) -> Stream:
         names = {
@@ -291,14 +346,19 @@ class Device:
         # A local branch may answer a whole window of frames, and again the next one,
         # while an older frame is waited for.
         slots = {
-            name: 2 * window + 2 if name in local else window + 2 for name in names
+            name: (2 * window + 2 if name in local else window + 2)
+            * part.firings.get(name, 1)
+            for name in names
         }
         slots[part.source] += self._fired_within_deadline(part)
         return Stream(
             part,
             behaviours={
                 name: self._make(
-                    self._plan.graph.actors[name], part.region.stream, slots[name]
+                    self._plan,
+                    self._plan.graph.actors[name],
+                    part.region.stream,
+                    slots[name],
                 )
                 for name in sorted(names)
             },
@@ -320,21 +380,34 @@ class Device:
         rate = float(rate_hz) if known else DEFAULT_RATE_HZ  # type: ignore[arg-type]
         return math.ceil(part.region.deadline_ms / 1e3 * rate) + 1
 
-    def _make_chain(self, part: ChainPart, stream: str) -> Chain:
-        """Make the actors of a hosted branch; an answer is read before the next."""
+    def _make_chain(self, plan: Plan, hosted: HostedPart) -> Chain:
+        """Make the actors of a hosted branch; a batch is read before the next."""
+        part = hosted.chain
+        most = plan.devices[self._spec.name].batching.most
+        firings = several_firings(part.graph, part.actors[0])
         behaviours = {
-            name: self._make(part.graph.actors[name], stream, 2) for name in part.actors
+            name: self._make(
+                plan,
+                part.graph.actors[name],
+                hosted.region.stream,
+                (most + 1) * firings.get(name, 1),
+                most,
+            )
+            for name in part.actors
         }
         return make_chain(part, behaviours)
 
-    def _make(self, actor: Actor, stream: str, slots: int) -> Behaviour:
+    def _make(
+        self, plan: Plan, actor: Actor, stream: str, slots: int, batch: int = 1
+    ) -> Behaviour:
         site = Site(
             device=self._spec.name,
             stream=stream,
             incarnation=self._incarnation,
-            plan_folder=self._plan.folder,
+            plan_folder=plan.folder,
             run_folder=self._options.run_folder,
             slots=slots,
+            batch=batch,
         )
         behaviour = self._library(actor.type)(actor.params, site)
         behaviour.start()
@@ -346,21 +419,41 @@ class Device:
         if self._begun or not self._streams:
             return
         waiting = self._links.awaited
+        waiting += dict.fromkeys(p for s in self._streams for p in s.awaited)
         if waiting and now_s < self._greeting_until_s:
             return
         if waiting:
-            self._say(f"starts without {', '.join(waiting)}: not there yet")
+            self._events.write("link.awaited", peers=waiting)
         self._begun = True
         for stream in self._streams:
             stream.start(now_s)
         if self._options.seconds is not None and self._stop_s is None:
             self._stop_s = now_s + self._options.seconds
 
+    def _check_keys(self, now_s: float) -> None:
+        """Take changed keys into use. Those that cannot be read change nothing."""
+        if self._keys is None or now_s < self._keys_look_s:
+            return
+        self._keys_look_s = now_s + KEYS_LOOK_S
+        before = self._keys.keys
+        try:
+            if not self._keys.changed():
+                return
+        except UnderstudyError as error:
+            self._events.write("keys.unreadable", error=str(error))
+            return
+        keys = self._keys.keys
+        ours = keys.secret != before.secret
+        self._events.write("keys.read", devices=sorted(keys.peers), ours=ours)
+        self._transport.renew(keys)
+        if ours:
+            self._links.renew()
+
     def _receive(self, event: Event, now_s: float) -> None:
         match event:
-            case FromRoute(route, frames, key):
+            case FromRoute():
                 if self._host is not None:
-                    self._host.receive(route, frames, key, now_s)
+                    self._host.receive(event, now_s)
             case Woken(fd) if fd == self._executor.wake_fd:
                 self._executor.collect()
             case Woken(fd):
@@ -416,27 +509,58 @@ class Device:
             "device": self._spec.name,
             "role": self._spec.role,
             "state": self._state,
-            "deployment": self._plan.name,
-            "plan": self._plan.digest,
+            "plans": {plan.name: plan.digest for plan in self._plans},
             "pid": os.getpid(),
+            "missing": self._segments.missing,
             "streams": [stream.describe() for stream in self._streams],
             "links": self._links.describe(),
+            "rejected": dict(self._rejected()),
             **({} if self._host is None else self._host.describe()),
         }
 
-    def _say(self, text: str) -> None:
-        if not self._options.quiet:
-            print(f"{self._spec.name}: {text}", file=sys.stderr, flush=True)
+    def samples(self) -> "Iterator[Sample]":
+        """Yield what `metrics.METRICS` names, as it is now; from any thread.
+
+        Until everything is made it is little more than who we are.
+        """
+        from dataflow import metrics  # most devices are never asked
+        from dataflow.metrics import Sample
+
+        about = self._spec.name, self._spec.role, self._plan.name, self._plan.digest
+        yield Sample("understudy_device_info", about, 1)
+        for state in metrics.STATES:
+            is_it = float(state == self._state)
+            yield Sample("understudy_device_state", (state,), is_it)
+        if not self._loaded:
+            return
+        yield Sample("understudy_queue_tokens", (), self._executor.queue)
+        yield Sample("understudy_events_lost_total", (), self._events.lost)
+        rejected = self._rejected()
+        for reason in REJECTIONS:
+            count = rejected[reason]
+            yield Sample("understudy_messages_rejected_total", (reason,), count)
+        for stream in self._streams:
+            yield from metrics.of_stream(stream)
+        yield from metrics.of_links(self._links)
+        if self._host is not None:
+            yield from metrics.of_host(self._host)
+
+    def _rejected(self) -> Counter[str]:
+        """Return how many messages were thrown away, by reason."""
+        parts = [self._events.rejected.copy(), self._transport.rejected.copy()]
+        if self._host is not None:
+            parts.append(self._host.sessions.rejected.copy())
+        return sum(parts, Counter())
 
 
-def _keys(plan: Plan, spec: DeviceSpec, *, insecure: bool) -> Keys | None:
+def _keys(plan: Plan, spec: DeviceSpec, *, insecure: bool) -> KeyFolder | None:
     """Return the device's keys; refuse to listen to the world without any.
 
     Raises:
         UnderstudyError: It listens beyond loopback, has no keys, and nobody insists.
     """
     if plan.keys is not None:
-        return load_keys(plan.keys, spec.name)
+        return KeyFolder(plan.keys, spec.name)
     if spec.listen is not None and not is_loopback(spec.listen) and not insecure:
         raise UnderstudyError(
             f"device '{spec.name}': listens on {spec.listen}, beyond loopback, without "
@@ -445,7 +569,7 @@ def _keys(plan: Plan, spec: DeviceSpec, *, insecure: bool) -> Keys | None:
     return None
 
 
-def _check_public_keys(keys: Keys | None, peers: Collection[str], plan: Plan) -> None:
+def _check_public_keys(keys: KeyFolder | None, peers: Collection[str]) -> None:
     """Check that every peer that we dial has its public key here.
 
     Raises:
@@ -454,17 +578,18 @@ def _check_public_keys(keys: Keys | None, peers: Collection[str], plan: Plan) ->
     if keys is None:
         return
     for peer in peers:
-        if peer not in keys.peers:
+        if peer not in keys.keys.peers:
             raise UnderstudyError(
-                f"{plan.keys}: no public key of device '{peer}'; copy its '{peer}.key' "
-                "there"
+                f"{keys.folder}: no public key of device '{peer}'; copy its "
+                f"'{peer}.key' there"
             )
 
 
-def _largest(plan: Plan) -> int:
-    """Return the most bytes that one frame of this plan may have on the wire."""
+def _largest(plans: Iterable[Plan]) -> int:
+    """Return the most bytes that one frame of these plans may have on the wire."""
     sizes = (
         port.token.nbytes
+        for plan in plans
         for actor in plan.graph.actors.values()
         if actor.type in ("tx", "rx")
         for port in actor.ports

@@ -5,39 +5,60 @@ hundred microseconds feels and one of milliseconds does not. A long chain inline
 keep the I/O loop from seeing a death: with an 8 ms head detection takes 8.0 instead of
 1.6 ms. So: up to 2 ms inline, beyond it on the thread. Each chain's time is measured
 before the first frame.
+
+What others send waits for its turn (`dataflow.turns`): sessions take turns, and several
+firings of a chain may run as one batch. Both places where chains run have their own
+turns, and only the thread that runs them touches them, so nothing is locked.
 """
 
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
 
 import numpy as np
 
 from dataflow.engine import Chain
 from dataflow.errors import ActorError
+from dataflow.turns import ALONE, Batching, Turns
 
 HAND_OFF_S = 0.002
 _NEVER_S = float("inf")
-TRIALS = 5
+TRIALS, BATCH_TRIALS = 5, 2
+"""A batch takes as long as all its tokens; that it is slow at first is less of it."""
 JOIN_S = 2.0
+LATEST_FACTOR = 2
+"""A job waits for others no longer than twice its chain's time before its budget ends.
+"""
 
 Done = Callable[[list[Any] | None, float, float], None]
 """Called in the I/O loop with the results (None: the budget was spent in the queue),
 seconds in the queue and seconds of computing."""
 
 
+class Runs(Protocol):
+    """A chain, or what else turns tokens into results: a compression."""
+
+    def run(self, tokens: Sequence[Any]) -> list[Any]:
+        """Return the results, in order."""
+
+    def run_many(self, tokens: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Return the results of several firings."""
+
+
 @dataclass(slots=True)
 class _Job:
-    chain: Chain
+    chain: Runs
     tokens: Sequence[Any]
     done: Done
     queued_s: float
     expires_s: float
+    session: Hashable = None
+    failed: Callable[[ActorError], None] | None = None
     copies: bool = False
     """The results are read later than the chain's rings go round: copy them."""
     results: list[Any] | None = None
@@ -46,33 +67,37 @@ class _Job:
     ended_s: float = 0.0
 
 
-def time_chain(chain: Chain, tokens: Sequence[Any]) -> float:
+def time_chain(chain: Chain, tokens: Sequence[Any], count: int = 1) -> float:
     """Fire a stateless chain a few times; return its best time in seconds.
 
-    First firings pay for allocations that later ones do not; so nobody waits for them
-    when frames come, and the best time stands for the others. An actor may reject what
-    it is tried on, which is no fault: then the time is unknown, 0.
+    With a `count` it is the time of so many firings as one batch. First firings pay for
+    allocations that later ones do not; so nobody waits for them when frames come, and
+    the best time stands for the others. An actor may reject what it is tried on, which
+    is no fault: then the time is unknown, 0.
     """
     best_s = _NEVER_S
-    for _ in range(TRIALS):
-        start_s = time.monotonic()
-        try:
-            chain.run(tokens)
-        except ActorError:
-            return 0.0
-        best_s = min(best_s, time.monotonic() - start_s)
+    try:
+        for _ in range(TRIALS if count == 1 else BATCH_TRIALS):
+            start_s = time.monotonic()
+            chain.run_many([tokens] * count)
+            best_s = min(best_s, time.monotonic() - start_s)
+    except ActorError:
+        return 0.0
+    finally:
+        chain.forget()
     return best_s
 
 
 class Executor:
-    """Runs the chains of one device, each job once, in the order of submission."""
+    """Runs the chains of one device: each job once, in its turn."""
 
     def __init__(self) -> None:
-        self._waiting: deque[_Job] = deque()
+        self._turns = Turns[_Job]()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._ended: deque[_Job] = deque()
         self._handed = 0
         self._best_s: dict[int, float] = {}
+        self._batching: dict[int, Batching] = {}
         self._under_way: tuple[float, float] | None = None
         """Start and best time of the compute thread's firing. An inline one needs no
         such note: while it lasts, nobody is there to read it."""
@@ -88,12 +113,12 @@ class Executor:
     @property
     def queue(self) -> int:
         """Jobs that are not done."""
-        return self._handed + len(self._waiting)
+        return self._handed + len(self._turns)
 
     @property
-    def waiting(self) -> bool:
-        """Deferred jobs are there for `step`."""
-        return bool(self._waiting)
+    def due_s(self) -> float:
+        """When `step` has something to do; inf: nothing waits for it."""
+        return self._turns.due_s()
 
     def firing(self, now_s: float) -> tuple[float, float]:
         """Return the age of the firing under way and its best time, in seconds."""
@@ -102,14 +127,21 @@ class Executor:
             return 0.0, 0.0
         return now_s - under_way[0], under_way[1]
 
-    def place(self, chain: Chain, best_s: float) -> None:
-        """Decide where `chain` runs, from its best time in seconds."""
+    def place(self, chain: Runs, best_s: float, batching: Batching = ALONE) -> None:
+        """Decide where `chain` runs, from its longest call's best time in seconds.
+
+        Args:
+            chain: That call is one firing; a full batch of a chain that batches.
+            best_s: Seconds.
+            batching: Of the firings that are deferred.
+        """
+        self._batching[id(chain)] = batching
         if best_s > HAND_OFF_S:
             self._best_s[id(chain)] = best_s
 
     def submit(
         self,
-        chain: Chain,
+        chain: Runs,
         tokens: Sequence[Any],
         done: Done,
         *,
@@ -128,30 +160,35 @@ class Executor:
 
     def defer(
         self,
-        chain: Chain,
+        chain: Runs,
         tokens: Sequence[Any],
         done: Done,
         *,
+        session: Hashable = None,
         expires_s: float = _NEVER_S,
+        failed: Callable[[ActorError], None] | None = None,
     ) -> None:
-        """Like `submit`, but an inline chain waits for `step`: receive first.
+        """Like `submit`, but in its turn: an inline chain waits for `step`.
 
-        The results are copies where the chain runs on the thread: it goes on firing
-        for others before they are read.
+        So the loop receives first, jobs of several sessions are there to choose among,
+        and they may run as one batch. The results are copies where the chain runs on
+        the thread: it goes on firing for others before they are read. An actor that
+        raises does not end the device if somebody takes it: `failed` is called in the
+        place of `done`.
         """
-        job = _Job(chain, tokens, done, time.monotonic(), expires_s)
+        job = _Job(chain, tokens, done, time.monotonic(), expires_s, session, failed)
         if id(chain) in self._best_s:
             job.copies = True
             self._hand_off(job)
         else:
-            self._waiting.append(job)
+            self._add(self._turns, job)
 
     def step(self) -> None:
-        """Run one deferred inline job, if any."""
-        if self._waiting:
-            job = self._waiting.popleft()
-            self._run(job)
-            self._finish(job)
+        """Run one batch of deferred inline jobs, if one is due."""
+        if jobs := self._turns.take(time.monotonic()):
+            self._run(jobs)
+            for job in jobs:
+                self._finish(job)
 
     def collect(self) -> None:
         """Finish what the compute thread has done. Call when `wake_fd` is readable."""
@@ -186,26 +223,76 @@ class Executor:
         self._handed += 1
         self._jobs.put(job)
 
+    def _add(self, turns: Turns[_Job], job: _Job) -> None:
+        chain = id(job.chain)
+        turns.add(
+            job,
+            chain=chain,
+            session=job.session,
+            batching=self._batching.get(chain, ALONE),
+            queued_s=job.queued_s,
+            latest_s=job.expires_s - LATEST_FACTOR * self._best_s.get(chain, 0.0),
+        )
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._closing:
-            self._under_way = time.monotonic(), self._best_s[id(job.chain)]
-            self._run(job)
-            if job.copies and job.results is not None:
-                job.results = [np.copy(result) for result in job.results]
+        turns = Turns[_Job]()
+        while self._receive(turns) and not self._closing:
+            jobs = turns.take(time.monotonic())
+            if not jobs:
+                continue
+            usual_s = self._best_s[id(jobs[0].chain)]
+            self._under_way = time.monotonic(), usual_s
+            self._run(jobs)
+            for job in jobs:
+                if job.copies and job.results is not None:
+                    job.results = [np.copy(result) for result in job.results]
             self._under_way = None
-            self._ended.append(job)
+            self._ended.extend(jobs)
             os.eventfd_write(self.wake_fd, 1)
 
-    def _run(self, job: _Job) -> None:
-        job.started_s = time.monotonic()
-        if job.started_s < job.expires_s:
+    def _receive(self, turns: Turns[_Job]) -> bool:
+        """Take what was handed off, and wait until a turn has come; False: the end."""
+        while True:
+            wait_s = turns.due_s() - time.monotonic()
             try:
-                job.results = job.chain.run(job.tokens)
-            except BaseException as error:  # raised again in the I/O loop
-                job.error = error
-        job.ended_s = time.monotonic()
+                if wait_s > 0:
+                    job = self._jobs.get(timeout=min(wait_s, threading.TIMEOUT_MAX))
+                else:
+                    job = self._jobs.get_nowait()
+            except Empty:
+                return True
+            if job is None:
+                return False
+            self._add(turns, job)
+
+    def _run(self, jobs: Sequence[_Job]) -> None:
+        """Run jobs of one chain as one batch, but for those whose budget is spent."""
+        started_s = time.monotonic()
+        try:
+            if len(jobs) == 1:
+                (job,) = jobs
+                if started_s < job.expires_s:
+                    job.results = job.chain.run(job.tokens)
+            elif living := [job for job in jobs if started_s < job.expires_s]:
+                results = living[0].chain.run_many([job.tokens for job in living])
+                for job, result in zip(living, results, strict=True):
+                    job.results = result
+        except ActorError as error:
+            if len(jobs) > 1:  # it is one's own fault, and not all of theirs
+                for job in jobs:
+                    self._run([job])
+                return
+            jobs[0].error = error
+        except BaseException as error:  # raised again in the I/O loop
+            jobs[0].error = error
+        ended_s = time.monotonic()
+        for job in jobs:
+            job.started_s, job.ended_s = started_s, ended_s
 
     def _finish(self, job: _Job) -> None:
+        if isinstance(job.error, ActorError) and job.failed is not None:
+            job.failed(job.error)
+            return
         if job.error is not None:
             raise job.error
         job.done(job.results, job.started_s - job.queued_s, job.ended_s - job.started_s)

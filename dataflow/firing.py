@@ -67,6 +67,7 @@ class Step:
     Attributes:
         actor: Its name.
         fire: Its behaviour's `fire`.
+        fire_many: The same for several firings at once.
         meter: Its counters.
         gets: Takes one token, per connected data input.
         rates: Tokens per firing, per connected data input.
@@ -86,6 +87,7 @@ class Step:
         "controls",
         "dpg",
         "fire",
+        "fire_many",
         "gets",
         "meter",
         "off",
@@ -102,6 +104,7 @@ class Step:
         self,
         actor: str,
         fire: Callable[..., Any],
+        fire_many: Callable[[Sequence[tuple[Any, ...]]], Sequence[Any]],
         meter: Meter,
         *,
         gets: Sequence[Callable[[], Any]],
@@ -115,6 +118,7 @@ class Step:
     ) -> None:
         self.actor = actor
         self.fire = fire
+        self.fire_many = fire_many
         self.meter = meter
         self.gets = gets
         self.rates = rates

@@ -29,6 +29,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
 from dataflow.errors import UnderstudyError
+from dataflow.redundancy import STANDBY, Redundancy
 
 Rates = tuple[int, ...]
 """Allowed token rates of a port, ascending: one is static, several are dynamic."""
@@ -215,6 +216,14 @@ class Dpg:
         return frozenset(ref.actor for ref in self.dynamic_ports)
 
 
+class Asked(NamedTuple):
+    """What a server behind another is asked for."""
+
+    device: str
+    segment: int
+    """Identity of the computation from there on (u64)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Branch:
     """One way to an answer: a row of the region's control table."""
@@ -224,10 +233,12 @@ class Branch:
     actors: tuple[str, ...]
     """Everything between fork and join, in dataflow order, TX and RX included."""
     device: str
-    """Where its work is done: a server, or the endpoint itself."""
+    """Where its work is done, or begins: a server, or the endpoint itself."""
     quality: Literal["full", "degraded"]
     segment: int = 0
     """Identity of the computation behind a cut (u64); 0 for a local branch."""
+    onward: tuple[Asked, ...] = ()
+    """The servers behind `device` that it passes, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,14 +255,24 @@ class Region:
     fork: str
     join: str
     branches: tuple[Branch, ...]
-    """In the policy's order. The DPG has one more mode, ``drop``, last."""
+    """In the policy's order. The DPG has one more mode, ``drop``, last; and before it,
+    where rows may play several branches at once, ``all``."""
     window: int
     """Iterations admitted beyond the last settled."""
     deadline_ms: float
     """From the source's firing, on the source's clock."""
+    redundancy: Redundancy = STANDBY
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The modes of its DPG, in order."""
+        together = (ALL_ROW,) if self.redundancy.together else ()
+        return (*(branch.row for branch in self.branches), *together, DROP_ROW)
 
 
 DROP_ROW = "drop"
+ALL_ROW = "all"
+"""The row in which every branch plays, see `dataflow.redundancy`."""
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,26 @@ streams told that a peer is there, suspect or dead. The serving half is `host`.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow.clock import now_s as clock_s
 from dataflow.errors import PeerError
 from dataflow.events import EventLog
-from dataflow.plan import Plan
+from dataflow.host import Host
+from dataflow.meters import LinkMeter
+from dataflow.segments import Peer, Segments
 from dataflow.stream import Stream
-from dataflow.wire.control import control_version, pack_control, unpack_control
-from dataflow.wire.header import VERSION, Header, Kind
+from dataflow.wire.control import (
+    Piece,
+    StreamOffer,
+    Want,
+    control_version,
+    pack_control,
+    unpack_control,
+)
+from dataflow.wire.header import HEADER_BYTES, VERSION, Header, Kind
 from dataflow.wire.link import (
     Action,
     Close,
@@ -22,6 +32,7 @@ from dataflow.wire.link import (
     Dial,
     Lane,
     Link,
+    Measured,
     Probe,
     Refused,
     Send,
@@ -35,43 +46,65 @@ from dataflow.wire.transport import (
     LaneLost,
     LaneOpened,
     Transport,
+    explain,
 )
 
 ABOUT_CHARS_MAX = 4096
+RENEW_S = 5.0
+"""How long the next session waits for one that was replaced and does not come back."""
+LOOK_AGAIN_S = 0.02
 
 
 class Links:
     """All links that a device dials.
 
     Args:
-        plan: Gives the addresses of the peers.
+        addresses: Where the peers listen.
         device: Our name.
-        peers: Whom to dial; the first dials are due at once.
+        deployment: Of which we are a device.
+        offers: What each peer that we dial is asked to serve; the first dials are due
+            at once.
         streams: Ours; the list may be filled after this is made.
+        host: What passes tokens of others on.
     """
 
     def __init__(
         self,
-        plan: Plan,
-        device: str,
+        addresses: Mapping[str, str],
         *,
+        device: str,
+        deployment: str,
         incarnation: int,
-        peers: Iterable[str],
+        offers: Mapping[str, Sequence[StreamOffer]],
         streams: Sequence[Stream],
         transport: Transport,
         events: EventLog,
+        segments: Segments,
+        host: Host | None,
     ) -> None:
-        self._plan = plan
+        self._host = host
+        self._segments = segments
+        self._addresses = addresses
         self._streams = streams
         self._transport = transport
         self._events = events
         now_s = clock_s()
         self.by_peer: Mapping[str, Link] = {
             peer: Link(
-                peer, device=device, incarnation=incarnation, offers=(), now_s=now_s
+                peer,
+                device=device,
+                incarnation=incarnation,
+                offers=tuple(offers[peer]),
+                now_s=now_s,
+                deployment=deployment,
             )
-            for peer in sorted(peers)
+            for peer in sorted(offers)
         }
+        self._device = device
+        self._to_renew: deque[Link] = deque()
+        self._renewed: Link | None = None
+        self._renew_at_s = 0.0
+        self.meters = {peer: LinkMeter() for peer in self.by_peer}
 
     @property
     def refused(self) -> bool:
@@ -87,15 +120,23 @@ class Links:
             if not link.ready and not link.refused
         ]
 
-    def offer(self) -> None:
-        """Tell the links which streams exist; before the first turn."""
-        for link in self.by_peer.values():
-            offers = (stream.offer(link) for stream in self._streams)
-            link.offers = tuple(offer for offer in offers if offer is not None)
+    @property
+    def peers(self) -> list[Peer]:
+        """Whom we dialled and may ask for segments."""
+        links = self.by_peer.values()
+        return [Peer(link.peer, link.session) for link in links if link.greeted]
+
+    def renew(self) -> None:
+        """Our own key is another: replace the sessions, one link after the other.
+
+        The others serve meanwhile. Connections with the old key would end all at once
+        when it is retired.
+        """
+        self._to_renew = deque(self.by_peer.values())
 
     def tick(self, now_s: float) -> float:
         """Time passed; return when there is something to do next."""
-        next_s = _NEVER_S
+        next_s = self._renew_next(now_s) if self._to_renew else _NEVER_S
         for link in self.by_peer.values():
             suspect = link.state is State.SUSPECT
             due_s = link.due_s()
@@ -123,15 +164,27 @@ class Links:
             case HandshakeFailed(_, why):
                 text = (
                     f"device '{link.peer}' at {self._address(link)}: refuses the "
-                    f"handshake ({why}); check that both devices have the other's "
-                    "public key"
+                    f"handshake of '{self._device}': "
+                    + explain(why, device=self._device, peer=link.peer)
                 )
                 self._do(link, link.handshake_failed(text, now_s))
+
+    def _renew_next(self, now_s: float) -> float:
+        """Replace the next session when the last is back; return when to look again."""
+        back = self._renewed is None or self._renewed.ready
+        if back or now_s >= self._renew_at_s:
+            self._renewed = link = self._to_renew.popleft()
+            self._renew_at_s = now_s + RENEW_S
+            self._do(link, link.renew("our own key is a new one", now_s))
+        return now_s + LOOK_AGAIN_S
 
     def send_token(self, link: Link, header: Header, frames: Sequence[Any]) -> bool:
         """Send a token on the data lane of `link`; a failure is evidence."""
         sent = self._transport.send(link.peer, "data", [header.pack(), *frames])
-        if not sent:
+        if sent:
+            size = HEADER_BYTES + header.payload_bytes
+            self.meters[link.peer].sent_bytes += size
+        else:
             self._do(link, link.blocked(clock_s()))
         return sent
 
@@ -158,23 +211,33 @@ class Links:
         self, link: Link, lane: Lane, frames: list[bytes], now_s: float
     ) -> None:
         try:
+            if not frames:
+                raise PeerError("message of more frames than any has", "frames")
             if lane == "data":
                 self._data(link, frames, now_s)
             else:
                 self._control(link, frames[0], now_s)
         except PeerError as error:
-            self._events.garbage(error, peer=link.peer)
+            self._events.reject(error, link.peer)
 
     def _data(self, link: Link, frames: list[bytes], now_s: float) -> None:
         header = Header.parse(frames[0])
+        meter = self.meters[link.peer]
+        meter.received_bytes += sum(map(len, frames))
         if header.session != link.session:
-            return
-        if header.kind is Kind.PROBED:
+            self._events.rejected["session"] += 1
+        elif header.kind is Kind.PROBED:
             self._do(link, link.probed(header.session, now_s))
         elif header.kind in (Kind.ANSWER, Kind.NACK):
             for stream in self._streams:
-                if stream.id == header.stream:
+                if stream.owns(header.stream):
                     stream.answer(link, header, frames[1:], now_s)
+                    return
+            if self._host is not None and self._host.returned(link, header, frames[1:]):
+                return
+            self._events.rejected["stream"] += 1
+        else:
+            self._events.rejected["kind"] += 1
 
     def _control(self, link: Link, frame: bytes, now_s: float) -> None:
         version = control_version(frame)
@@ -187,7 +250,26 @@ class Links:
             self._do(link, link.misunderstood(why, now_s))
             return
         message = unpack_control(frame)
-        self._do(link, link.control(message, now_s))
+        match message:
+            case Want():
+                piece = self._segments.give(message)
+                self._transport.send(link.peer, "control", [pack_control(piece)])
+            case Piece():
+                peer = Peer(link.peer, link.session)
+                self._segments.take(peer, message, now_s)
+            case _:
+                before = link.unreachable
+                self._do(link, link.control(message, now_s))
+                if link.unreachable != before:
+                    self._ways_changed(link, before)
+
+    def _ways_changed(self, link: Link, before: frozenset[str] | None) -> None:
+        """The peer of `link` reaches more servers than before, or fewer."""
+        lost = sorted(link.unreachable or ())
+        if before or lost:
+            self._events.write("link.ways", peer=link.peer, lost=lost)
+        if self._host is not None:
+            self._host.ways_changed()
 
     def _do(self, link: Link, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -209,7 +291,13 @@ class Links:
                     self._dead(link, session)
                 case Refused(why):
                     self._events.write("link.refused", peer=link.peer, error=why)
-                    self._events.tell(f"understudy: {why}")
+                case Measured(offset):
+                    self._events.write(
+                        "link.clock",
+                        peer=link.peer,
+                        offset_s=offset.offset_s,
+                        error_s=offset.error_s,
+                    )
 
     def _up(self, link: Link, session: int, away_s: float | None) -> None:
         if away_s is None:
@@ -220,15 +308,20 @@ class Links:
             )
         for stream in self._streams:
             stream.reachable(link, clock_s())
+        if self._host is not None:
+            self._host.ways_changed()
 
     def _failover(self, link: Link, suspect: Suspect) -> None:
         """Start the next branch for whatever is outstanding at the peer of `link`."""
         detected_s = clock_s()
+        self.meters[link.peer].failovers[suspect.evidence] += 1
         # All decide before any acts: acting may raise, and loses no decision then.
         hits = {s.name: s.lost(link, detected_s, final=False) for s in self._streams}
         decided_s = clock_s()
         for stream in self._streams:
             stream.act(decided_s)
+        if self._host is not None:
+            self._host.lost(link)
         switched_s = clock_s()
         self._events.write(
             "link.suspect",
@@ -257,10 +350,7 @@ class Links:
         self._events.write("link.dead", peer=link.peer, session=session)
 
     def _address(self, link: Link) -> str:
-        spec = self._plan.device(link.peer)
-        address = spec.connect or spec.listen
-        assert address is not None, f"server '{link.peer}' has no address"
-        return address
+        return self._addresses[link.peer]
 
     def _about(self) -> str:
         """Return what the servers are told of our streams, for `understudy status`."""

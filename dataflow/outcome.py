@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 Status = Literal["full", "degraded", "dropped"]
 
-Reason = Literal["", "rate", "window", "deadline", "no-branch", "error"]
-"""Why an iteration was dropped; empty when it was answered."""
+Reason = Literal["", "rate", "window", "deadline", "no-branch", "error", "end"]
+"""Why an iteration was dropped; empty when it was answered. ``end``: the stream ended
+before its last iteration had all its frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,13 @@ class Outcome:
     last: int
     status: Status
     row: str
-    """The branch that answered, or ``drop``."""
+    """The branch that answered, the mode of a DPG around the region in which another
+    answer was there already (such as ``exit``), or ``drop``."""
     reason: Reason
     value: NDArray[np.generic] | None
     fired_s: float
-    """When the source fired, on the monotonic clock of its device."""
+    """When the source fired, on the monotonic clock of its device; for the last time,
+    if the outcome covers several frames."""
     settled_s: float
     """When the ledger decided the outcome, same clock."""
     attempts: int

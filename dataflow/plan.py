@@ -8,7 +8,7 @@ YAML; running one needs only the folder.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from typing import Any, Literal
 from dataflow.errors import MisuseError
 from dataflow.graph import (
     Actor,
+    Asked,
     Branch,
     Dpg,
     Fifo,
@@ -25,6 +26,8 @@ from dataflow.graph import (
     Region,
     TokenType,
 )
+from dataflow.redundancy import Redundancy
+from dataflow.turns import Batching
 
 PLAN_FILE = "plan.json"
 SEGMENTS = "segments"
@@ -41,6 +44,22 @@ class Device:
     """ZeroMQ address that it binds, ``tcp://host:port``; servers must have one."""
     connect: str | None = None
     """Address where others reach it; differs from `listen` when that is a wildcard."""
+    batch_max: int = 1
+    """Tokens of one segment that it may compute as one batch."""
+    batch_wait_ms: float = 0.0
+    """How long a lone token waits for others."""
+
+    @property
+    def address(self) -> str | None:
+        """Where others reach it."""
+        return self.connect or self.listen
+
+    @property
+    def batching(self) -> Batching:
+        return Batching(self.batch_max, self.batch_wait_ms / 1e3)
+
+    metrics: str | None = None
+    """Address where its metrics are served, ``tcp://host:port``; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +70,8 @@ class Plan:
         reference: The same graph unsplit and undeployed, with the deployment's codecs
             written into it: what "full" is compared with (promise 3).
         keys: Folder of CURVE certificates, or None for plain links.
+        segments: SHA-256 of each file that its actors run -> length in bytes. A device
+            that lacks one asks its peers, see `dataflow.segments`.
     """
 
     name: str
@@ -59,6 +80,7 @@ class Plan:
     reference: Graph
     folder: Path
     keys: Path | None = None
+    segments: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -77,6 +99,15 @@ class Plan:
                 f"its devices are {', '.join(self.devices)}"
             )
         return self.devices[name]
+
+    def segments_of(self, device: str) -> set[str]:
+        """Return the segments that the actors of `device` run."""
+        named = {
+            actor.params.get("segment")
+            for actor in self.graph.actors.values()
+            if actor.device == device
+        }
+        return {sha256 for sha256 in self.segments if sha256 in named}
 
 
 def write_plan(plan: Plan) -> None:
@@ -114,6 +145,7 @@ def read_plan(folder: Path) -> Plan:
         reference=graph_from_json(data["reference"]),
         folder=folder,
         keys=Path(data["keys"]) if data["keys"] else None,
+        segments=data["segments"],
     )
 
 
@@ -128,10 +160,14 @@ def _text(plan: Plan) -> str:
                     "role": d.role,
                     "listen": d.listen,
                     "connect": d.connect,
+                    "batch_max": d.batch_max,
+                    "batch_wait_ms": d.batch_wait_ms,
+                    "metrics": d.metrics,
                 }
                 for d in plan.devices.values()
             ],
             "keys": str(plan.keys) if plan.keys else None,
+            "segments": dict(plan.segments),
             "graph": graph_to_json(plan.graph),
             "reference": graph_to_json(plan.reference),
         },
@@ -197,6 +233,7 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
                 "join": r.join,
                 "window": r.window,
                 "deadline_ms": r.deadline_ms,
+                "redundancy": str(r.redundancy),
                 "branches": [
                     {
                         "row": b.row,
@@ -204,6 +241,7 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
                         "device": b.device,
                         "quality": b.quality,
                         "segment": f"{b.segment:016x}",
+                        "onward": [[a.device, f"{a.segment:016x}"] for a in b.onward],
                     }
                     for b in r.branches
                 ],
@@ -262,7 +300,8 @@ def graph_from_json(data: Mapping[str, Any]) -> Graph:
         ),
         regions=tuple(
             Region(
-                **{key: r[key] for key in r if key != "branches"},
+                **{k: r[k] for k in r if k not in ("branches", "redundancy")},
+                redundancy=Redundancy.parse(r["redundancy"]),
                 branches=tuple(
                     Branch(
                         row=b["row"],
@@ -270,6 +309,7 @@ def graph_from_json(data: Mapping[str, Any]) -> Graph:
                         device=b["device"],
                         quality=b["quality"],
                         segment=int(b["segment"], 16),
+                        onward=tuple(Asked(d, int(s, 16)) for d, s in b["onward"]),
                     )
                     for b in r["branches"]
                 ),

@@ -3,6 +3,12 @@
 What the rule buys: deleting all tokens of one attempt and forgetting its firings gives
 a state that a run without that attempt reaches. So a branch may be started late, twice
 in different branches, or given up at any moment, and the analysis of each mode holds.
+
+Where an iteration may be played by several branches at once (`dataflow.redundancy`) the
+control table has a row ``all``, in which every branch plays and the join takes one
+token from each; it hands on the first and forgets the rest. The branches have nothing
+in common but fork and join, so a branch is abortable there exactly if it is in its own
+row.
 """
 
 from collections import Counter
@@ -10,14 +16,16 @@ from collections.abc import Iterator
 
 from dataflow.analysis import AnalysisError, parts, repetition_vector
 from dataflow.finding import Finding
-from dataflow.graph import DROP_ROW, Branch, Dpg, Fifo, Graph, Region
+from dataflow.graph import ALL_ROW, DROP_ROW, Branch, Dpg, Fifo, Graph, Region
 from dataflow.modes import at_once, shared_counts
 
 
 class _Borders:
     """FIFOs from the fork and into the join, by the actor of a branch."""
 
-    def __init__(self, graph: Graph, region: Region) -> None:
+    def __init__(self, graph: Graph, region: Region, dpg: Dpg) -> None:
+        self._join = region.join
+        self._dpg = dpg
         self._from_fork: dict[str, list[Fifo]] = {}
         self._to_join: dict[str, list[Fifo]] = {}
         for fifo in graph.outputs(region.fork):
@@ -27,10 +35,21 @@ class _Borders:
 
     def entries(self, branch: Branch) -> list[Fifo]:
         """Return the FIFOs from the fork into a branch."""
+        if not branch.actors:
+            return self._identity(branch)
         return [f for name in branch.actors for f in self._from_fork.get(name, ())]
 
     def exits(self, branch: Branch) -> list[Fifo]:
+        if not branch.actors:
+            return self._identity(branch)
         return [f for name in branch.actors for f in self._to_join.get(name, ())]
+
+    def _identity(self, branch: Branch) -> list[Fifo]:
+        """Return the FIFO of an answer that was computed before the fork."""
+        straight = self._from_fork.get(self._join, ())
+        return [
+            f for f in straight if self._dpg.modes.get(branch.row, {}).get(f.source)
+        ]
 
 
 def abortable(graph: Graph) -> Iterator[Finding]:
@@ -42,7 +61,7 @@ def abortable(graph: Graph) -> Iterator[Finding]:
         if named:
             continue
         dpg = next(d for d in graph.dpgs if d.name == region.name)
-        borders = _Borders(graph, region)
+        borders = _Borders(graph, region, dpg)
         yield from _modes(graph, region, dpg, borders)
         yield from _inside(graph, region)
         yield from _borders(graph, region, borders)
@@ -81,10 +100,13 @@ def _names(graph: Graph, region: Region) -> Iterator[Finding]:
 def _modes(
     graph: Graph, region: Region, dpg: Dpg, borders: _Borders
 ) -> Iterator[Finding]:
-    rows = [*(branch.row for branch in region.branches), DROP_ROW]
+    rows = list(region.rows)
     if list(dpg.modes) != rows:
         problem = f"its modes are {', '.join(dpg.modes)}, its rows {', '.join(rows)}"
-        yield _found(region, problem, "give each row one mode, in order, drop last")
+        fix = "give each row one mode, in order, drop last"
+        if ALL_ROW in rows:
+            fix += f"; before it '{ALL_ROW}', in which every branch plays"
+        yield _found(region, problem, fix)
         return
     if dpg.controller != region.control:
         problem = f"'{dpg.controller}' controls its DPG, not '{region.control}'"
@@ -92,12 +114,15 @@ def _modes(
     for branch in region.branches:
         for fifo in borders.entries(branch) + borders.exits(branch):
             plays = _plays(graph, dpg, fifo, rows)
-            if plays != [branch.row]:
+            if plays != [row for row in rows if row in (branch.row, ALL_ROW)]:
                 problem = (
                     f"fifo {fifo} of branch '{branch.row}' has tokens in the modes "
                     f"{', '.join(plays) or 'none'}"
                 )
-                yield _found(region, problem, "let it carry tokens in its own row only")
+                fix = "let it carry tokens in its own row only"
+                if ALL_ROW in rows:
+                    fix = f"let it carry tokens in its own row and in '{ALL_ROW}'"
+                yield _found(region, problem, fix)
     into = Counter(
         row
         for fifo in graph.inputs(region.join)
@@ -105,9 +130,11 @@ def _modes(
         for row in _plays(graph, dpg, fifo, rows)
     )
     for row in rows:
-        if into[row] != (row != DROP_ROW):
+        branches = {DROP_ROW: 0, ALL_ROW: len(region.branches)}.get(row, 1)
+        if into[row] != branches:
             problem = f"in mode '{row}' its join gets tokens on {into[row]} FIFOs"
-            yield _found(region, problem, "let each row but drop bring it one answer")
+            fix = "let each branch that plays bring it one answer, and drop none"
+            yield _found(region, problem, fix)
 
 
 def _plays(graph: Graph, dpg: Dpg, fifo: Fifo, rows: list[str]) -> list[str]:
@@ -145,7 +172,7 @@ def _borders(graph: Graph, region: Region, borders: _Borders) -> Iterator[Findin
             if fifo.target.actor not in {*inside, region.join}:
                 problem = f"{where} writes {fifo}, which does not go to the join"
                 yield _found(region, problem, f"lead it through '{region.join}'")
-        if inside and not borders.entries(branch):
+        if not borders.entries(branch):
             yield _found(region, f"{where} reads nothing of the fork", "connect it")
 
 

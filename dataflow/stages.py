@@ -9,6 +9,7 @@ pay for combinations of modes that never come.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,7 @@ class Stages:
         before = [fired.get(actor, 0) for actor in mode.actors]
         execution = Execution(mode, left, self._capacities, before)
         if not execution.run() and not unknown:
-            raise deadlock(execution)
+            raise deadlock(execution, self._graph)
         return execution
 
     def _step(self, actor: str, modes: Mapping[str, str]) -> Step:
@@ -221,15 +222,20 @@ class Stages:
             raise UnderstudyError(
                 f"actor '{actor}': has control output ports and controls no DPG (R2)"
             )
+        outputs = self._outputs(actor, modes)
+        fire: Callable[..., Any] = self._behaviours[actor].fire
+        if self._behaviours[actor].told_rates:
+            fire = partial(fire, rates=tuple(output.rate for output in outputs))
         return Step(
             actor,
-            self._behaviours[actor].fire,
+            fire,
+            self._behaviours[actor].fire_many,
             self.meters[actor],
             gets=tuple(take for _, take in reads),
             rates=tuple(
                 self._graph.rate(PortRef(actor, p.name), modes) for p, _ in reads
             ),
-            outputs=self._outputs(actor, modes),
+            outputs=outputs,
             controls=tuple(take for p, take in takes if take and p.control),
             dpg=dpg,
             tells=tuple(tells),

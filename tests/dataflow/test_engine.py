@@ -466,3 +466,87 @@ def test_behaviours_are_stopped_after_an_error():
     with pytest.raises(ActorError, match="boom"):
         run_graph(WHOLE, {"src": source, "net": Does(fail), "snk": Keeping()})
     assert source.calls == ["start", "stop"]
+
+
+# --- several iterations at once ------------------------------------------------
+
+LINE = graph_of(
+    {"a": (into("x"), out("y")), "b": (into("x"), out("y"))}, fifo("a.y -> b.x")
+)
+
+
+class Counts(Does):
+    """Notes how many firings come at once."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__(function)
+        self.counts: list[int] = []
+
+    def fire_many(self, firings):
+        self.counts.append(len(firings))
+        return super().fire_many(firings)
+
+
+def line(first: Behaviour, second: Behaviour) -> Chain:
+    ends = (PortRef("a", "x"),), (PortRef("b", "y"),)
+    return Chain(LINE, ["a", "b"], {"a": first, "b": second}, *ends)
+
+
+def test_several_iterations_at_once_are_those_one_after_the_other() -> None:
+    first, second = Counts(lambda x: x + 1), Counts(lambda x: x * 2)
+    made = line(first, second)
+    results = made.run_many([[token(i)] for i in range(5)])
+    assert [result[0].tolist() for result in results] == [
+        [2 * (i + 1)] * 2 for i in range(5)
+    ]
+    assert (first.counts, second.counts) == ([5], [5])
+    stats = made.stats()
+    assert (stats.iterations, stats.actors["b"].firings) == (5, 5)
+
+
+def test_actor_that_fires_twice_per_iteration_is_fired_as_ever() -> None:
+    graph = graph_of({"a": (into("x"), out("y", 2)), "b": (into("x"), out("y"))},
+                     fifo("a.y -> b.x"))  # fmt: skip
+    made = Chain(
+        graph,
+        ["a", "b"],
+        {"a": Does(lambda x: [x, -x]), "b": Counts(lambda x: x)},
+        (PortRef("a", "x"),),
+        (PortRef("b", "y"),),
+    )
+    results = made.run_many([[token(1)], [token(2)]])
+    assert [[t[0] for t in result[0]] for result in results] == [[1, -1], [2, -2]]
+
+
+def test_actor_that_takes_two_tokens_per_firing_is_fired_as_ever() -> None:
+    graph = graph_of({"a": (into("x"), out("y", 2)), "b": (into("x", 2), out("y"))},
+                     fifo("a.y -> b.x"))  # fmt: skip
+    made = Chain(
+        graph,
+        ["a", "b"],
+        {"a": Does(lambda x: [x, 3 * x]), "b": Does(lambda both: both[0] + both[1])},
+        (PortRef("a", "x"),),
+        (PortRef("b", "y"),),
+    )
+    results = made.run_many([[token(1)], [token(2)]])
+    assert [result[0].tolist() for result in results] == [[4, 4], [8, 8]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (lambda firings: [firings[0][0]], "1 answers to 3 firings"),
+        (lambda firings: [np.zeros(3, np.float32)] * 3, r"float32\[3\]"),
+    ],
+)
+def test_wrong_answers_of_a_batch_are_refused_and_leave_nothing_behind(
+    answers: Callable[..., object], said: str
+) -> None:
+    first, second = Does(lambda x: x), Does(lambda x: x)
+    second.fire_many = answers  # type: ignore[method-assign,assignment]
+    made = line(first, second)
+    with pytest.raises(ActorError, match=said):
+        made.run_many([[token(i)] for i in range(3)])
+    assert set(made.fill().values()) == {0}
+    (result,) = made.run([token(7)])
+    assert result.tolist() == [7, 7]

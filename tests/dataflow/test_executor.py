@@ -11,6 +11,7 @@ from dataflow.engine import Chain
 from dataflow.errors import ActorError
 from dataflow.executor import HAND_OFF_S, Executor, time_chain
 from dataflow.graph import Actor, Graph, Port, PortRef
+from dataflow.turns import Batching
 
 LIMIT_S = 5.0
 
@@ -65,9 +66,9 @@ def test_long_chain_is_done_on_the_thread_and_told_in_the_loop(
 def test_deferred_chain_waits_for_its_step(executor: Executor) -> None:
     done: list[Any] = []
     executor.defer(chain(lambda t: t), [1], lambda r, *_: done.append(r))
-    assert (done, executor.waiting) == ([], True)
+    assert (done, executor.queue) == ([], 1)
     executor.step()
-    assert (done, executor.waiting) == ([[1]], False)
+    assert (done, executor.queue) == ([[1]], 0)
 
 
 def test_token_whose_budget_is_spent_is_not_computed(executor: Executor) -> None:
@@ -155,3 +156,131 @@ def test_actor_that_rejects_its_trial_has_no_time_and_is_no_failure() -> None:
         raise ValueError("zeros")
 
     assert time_chain(chain(refuse), [0]) == 0.0
+
+
+# --- batches -------------------------------------------------------------------
+
+
+class Together(Behaviour):
+    """Answers ten times the token, plus the number of firings that were one call."""
+
+    def __init__(self) -> None:
+        pass
+
+    def fire(self, token: Any) -> Any:
+        return 10 * token + 1
+
+    def fire_many(self, firings: Any) -> Any:
+        return [10 * token + len(firings) for (token,) in firings]
+
+
+def together(executor: Executor, best_s: float, batching: Batching) -> Chain:
+    actor = Actor("a", "x", (Port("in", "in"), Port("out", "out")))
+    ends = (PortRef("a", "in"),), (PortRef("a", "out"),)
+    made = Chain(Graph("g", {"a": actor}, ()), ["a"], {"a": Together()}, *ends)
+    executor.place(made, best_s, batching)
+    return made
+
+
+def defer(executor: Executor, made: Chain, done: list[Any], *tokens: int) -> None:
+    for token in tokens:
+        executor.defer(made, [token], lambda r, *_: done.append(r))
+
+
+INLINE_S, THREAD_S = 0.0, 2 * HAND_OFF_S
+
+
+def test_deferred_jobs_that_wait_inline_run_as_one_batch(executor: Executor) -> None:
+    done: list[Any] = []
+    defer(executor, together(executor, INLINE_S, Batching(3)), done, 1, 2, 3, 4)
+    executor.step()
+    assert done == [[13], [23], [33]]
+    executor.step()
+    assert done[3:] == [[41]]
+
+
+def test_lone_job_inline_is_not_due_before_its_wait_is_over(
+    executor: Executor,
+) -> None:
+    done: list[Any] = []
+    before_s = time.monotonic()
+    defer(executor, together(executor, INLINE_S, Batching(3, wait_s=60.0)), done, 1)
+    executor.step()
+    assert done == []
+    assert before_s + 60 <= executor.due_s <= time.monotonic() + 60
+
+
+def test_jobs_that_come_while_the_thread_waits_join_its_batch(
+    executor: Executor,
+) -> None:
+    """A wait longer than the test's limit: only a full batch ends it."""
+    done: list[Any] = []
+    made = together(executor, THREAD_S, Batching(3, wait_s=10 * LIMIT_S))
+    defer(executor, made, done, 1, 2, 3)
+    collected(executor, done)
+    assert done == [[13], [23], [33]]
+
+
+def test_lone_job_on_the_thread_runs_when_its_wait_is_over(executor: Executor) -> None:
+    done: list[Any] = []
+    defer(executor, together(executor, THREAD_S, Batching(3, wait_s=0.02)), done, 1)
+    collected(executor, done)
+    assert done == [[11]]
+
+
+def test_a_budget_shorter_than_the_wait_ends_it(executor: Executor) -> None:
+    done: list[Any] = []
+    made = together(executor, THREAD_S, Batching(3, wait_s=10 * LIMIT_S))
+    executor.defer(
+        made,
+        [1],
+        lambda r, *_: done.append(r),
+        expires_s=time.monotonic() + LIMIT_S / 2,
+    )
+    collected(executor, done)
+    assert done == [[11]]
+
+
+def test_spent_tokens_are_left_out_of_their_batch(executor: Executor) -> None:
+    done: list[Any] = []
+    made = together(executor, INLINE_S, Batching(3))
+    defer(executor, made, done, 1)
+    executor.defer(made, [2], lambda r, *_: done.append(r), expires_s=0.0)
+    defer(executor, made, done, 3)
+    executor.step()
+    assert done == [[12], None, [32]]
+
+
+def test_sessions_take_turns_on_the_thread(executor: Executor) -> None:
+    done: list[Any] = []
+    hold: list[Any] = []
+
+    def wait(token: Any) -> Any:
+        end_s = time.monotonic() + LIMIT_S
+        while token == 0 and not hold and time.monotonic() < end_s:
+            time.sleep(0.001)
+        return token
+
+    made = chain(wait)
+    executor.place(made, THREAD_S)
+    for session, token in [("x", 0), ("a", 1), ("a", 2), ("a", 3), ("b", 4)]:
+        executor.defer(
+            made, [token], lambda r, *_: done.append(int(r[0])), session=session
+        )
+    hold.append(True)
+    end_s = time.monotonic() + LIMIT_S
+    while len(done) < 5 and time.monotonic() < end_s:
+        select.select([executor.wake_fd], [], [], LIMIT_S)
+        executor.collect()
+    assert done == [0, 1, 4, 2, 3]
+
+
+def test_error_in_a_batch_is_raised_in_the_loop(executor: Executor) -> None:
+    def fail(_: Any) -> Any:
+        raise ValueError("told to")
+
+    failing = chain(fail)
+    executor.place(failing, INLINE_S, Batching(2))
+    defer(executor, failing, [], 1, 2)
+    with pytest.raises(ActorError, match="actor 'a': ValueError: told to"):
+        executor.step()
