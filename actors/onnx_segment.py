@@ -11,12 +11,17 @@ costs 16 us after a run that emptied the caches; `bind_input` with an address fr
 `ndarray.ctypes` costs 65 us there, though with warm caches they differ by 3 us only.
 The price: a place holds its input until it is used again, so the memory of as many
 received messages as the ring has places.
+
+Several firings at once are one call: their tokens are stacked along the first axis, and
+the answer's rows are the answers. That is sound only if the network treats the rows
+alike and apart. No file says so; so where batches are asked for, `start` tries random
+tokens together and alone, and refuses a network that does not answer the same.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors import params as read
+from actors.batch_trial import BATCH_ERROR_MAX, batch_error, rows
 from actors.ring import ring
 from actors.sessions import SESSIONS, first_line
 from dataflow.behaviour import Behaviour, Params, Site, known_params
@@ -63,6 +69,16 @@ class _Place:
     """The arrays that the binding reads, which it keeps alive."""
 
 
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Memory of a batch: a row for each token."""
+
+    inputs: list[Array]
+    outputs: list[Array]
+    bindings: dict[int, "IOBinding"] = field(default_factory=dict)
+    """By the number of rows."""
+
+
 class OnnxSegment(Behaviour):
     """Runs an ONNX file; its ports are named after its tensors.
 
@@ -70,7 +86,8 @@ class OnnxSegment(Behaviour):
         segment: SHA-256 of a file of the plan, or
         file: path of a model.
         inputs: [[tensor name, dtype, shape], ...], all that the model takes.
-        outputs: The same, those of its outputs that are wanted.
+        outputs: The same, those of its outputs that are wanted. One that stands there
+            twice has two ports, which carry the same memory.
     """
 
     @classmethod
@@ -105,6 +122,7 @@ class OnnxSegment(Behaviour):
         self._session: InferenceSession | None = None
         self._run: Callable[[IOBinding], None] = _not_started
         self._ring: Iterator[_Place] = iter(())
+        self._batches: list[_Batch] = []
 
     def start(self) -> None:
         if "segment" in self.params:
@@ -113,26 +131,27 @@ class OnnxSegment(Behaviour):
         _match(self._file, "input", self._inputs, self._session.get_inputs())
         _match(self._file, "output", self._outputs, self._session.get_outputs())
         self._run = self._session.run_with_iobinding
-        outputs = [ring(t.token, self.site.slots) for t in self._outputs]
+        rings = {t.name: ring(t.token, self.site.slots) for t in self._outputs}
         self._ring = cycle(
-            [self._place(arrays) for arrays in zip(*outputs, strict=True)]
+            [
+                self._place(dict(zip(rings, arrays, strict=True)))
+                for arrays in zip(*rings.values(), strict=True)
+            ]
         )
+        if self.site.batch > 1:
+            self._start_batches()
 
-    def _place(self, arrays: tuple[Array, ...]) -> _Place:
+    def _place(self, arrays: dict[str, Array]) -> _Place:
         assert self._session is not None
         binding = self._session.io_binding()
-        for tensor, array in zip(self._outputs, arrays, strict=True):
+        for name, array in arrays.items():
             binding.bind_output(
-                tensor.name,
-                "cpu",
-                0,
-                array.dtype.type,
-                tensor.token.shape,
-                array.ctypes.data,
+                name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
             )
+        made = tuple(arrays[tensor.name] for tensor in self._outputs)
         return _Place(
             binding=binding,
-            answer=arrays[0] if len(arrays) == 1 else arrays,
+            answer=made[0] if len(made) == 1 else made,
             bound=[None] * len(self._inputs),
         )
 
@@ -141,21 +160,91 @@ class OnnxSegment(Behaviour):
         for index, token in enumerate(tokens):
             if place.bound[index] is not token:
                 self._bind(place, index, token)
-        try:
-            self._run(place.binding)
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise ActorError(f"{self._file}: {first_line(error)}") from None
+        self._run_safely(place.binding)
         return place.answer
 
-    def _bind(self, place: _Place, index: int, token: Array) -> None:
-        dtype, shape = self._checks[index]
-        if token.dtype != dtype or token.shape != shape:
-            tensor = self._inputs[index]
-            raise ActorError(
-                f"{self._file}: input '{tensor.name}' takes {tensor.token}, "
-                f"got {token.dtype}{list(token.shape)}; check what feeds port "
-                f"'{tensor.port}'"
+    def fire_many(self, firings: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+        count = len(firings)
+        if count == 1 or not self._batches:
+            return super().fire_many(firings)
+        self._batches.reverse()  # the answers of the last batch stay as they are
+        batch = self._batches[0]
+        for row, tokens in enumerate(firings):
+            for index, token in enumerate(tokens):
+                self._check(index, token)
+                batch.inputs[index][row] = token[0]
+        if count not in batch.bindings:
+            batch.bindings[count] = self._bind_rows(batch, count)
+        self._run_safely(batch.bindings[count])
+        answers = zip(*([a[i : i + 1] for i in range(count)] for a in batch.outputs))  # noqa: B905
+        return [answer[0] if len(answer) == 1 else answer for answer in answers]
+
+    def _start_batches(self) -> None:
+        """Get memory for batches, and try one.
+
+        Raises:
+            UnderstudyError: The network cannot run as a batch, or answers otherwise.
+        """
+        assert self._session is not None
+        for node in (*self._session.get_inputs(), *self._session.get_outputs()):
+            if not node.shape or isinstance(node.shape[0], int):
+                raise UnderstudyError(
+                    f"{self._file}: '{node.name}' is {node.shape}, one token at a "
+                    f"time, and {self.site.batch} are to run as one batch; compile the "
+                    "plan again, or remove batch_max"
+                )
+        inputs = [t.token for t in self._inputs]
+        outputs = [t.token for t in self._outputs]
+        self._batches = [
+            _Batch(rows(inputs, self.site.batch), rows(outputs, self.site.batch))
+            for _ in range(2)
+        ]
+        try:
+            error = batch_error(self, inputs, self.site.batch)
+        except ActorError as wrong:
+            raise UnderstudyError(
+                f"{wrong}; it cannot run {self.site.batch} tokens as one batch, remove "
+                "batch_max"
+            ) from None
+        if error > BATCH_ERROR_MAX:
+            raise UnderstudyError(
+                f"{self._file}: answers otherwise in a batch of {self.site.batch} than "
+                f"alone (by {error:.2g} of its maximum): its rows depend on each "
+                "other; remove batch_max"
             )
+
+    def _bind_rows(self, batch: "_Batch", count: int) -> "IOBinding":
+        """Return a binding of the first `count` rows of a batch's memory."""
+        assert self._session is not None
+        binding = self._session.io_binding()
+        for bind, tensors, arrays in (
+            (binding.bind_input, self._inputs, batch.inputs),
+            (binding.bind_output, self._outputs, batch.outputs),
+        ):
+            for tensor, array in zip(tensors, arrays, strict=True):
+                shape = (count, *tensor.token.shape[1:])
+                data = array.ctypes.data
+                bind(tensor.name, "cpu", 0, array.dtype.type, shape, data)
+        return binding
+
+    def _check(self, index: int, token: Array) -> None:
+        dtype, shape = self._checks[index]
+        if token.dtype == dtype and token.shape == shape:
+            return
+        tensor = self._inputs[index]
+        raise ActorError(
+            f"{self._file}: input '{tensor.name}' takes {tensor.token}, got "
+            f"{token.dtype}{list(token.shape)}; check what feeds port '{tensor.port}'"
+        )
+
+    def _run_safely(self, binding: "IOBinding") -> None:
+        try:
+            self._run(binding)
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise ActorError(f"{self._file}: {first_line(error)}") from None
+
+    def _bind(self, place: _Place, index: int, token: Array) -> None:
+        self._check(index, token)
         if not (token.flags.c_contiguous and token.flags.aligned):
             # A new copy each time: the original may be written to again.
             token = token.copy(order="C")
@@ -165,6 +254,7 @@ class OnnxSegment(Behaviour):
     def stop(self) -> None:
         # Bindings first: they refer to the session.
         self._ring = iter(())
+        self._batches = []
         self._run = _not_started
         if self._session is not None:
             self._session = None

@@ -2,7 +2,8 @@
 
 Each outcome is one `write` to the file, unbuffered: what was handed over survives the
 death of the process. A write that fails, or would pass the bound, is counted and the
-stream goes on: frames are answered even when the disk is full.
+stream goes on: frames are answered even when the disk is full. The file then says which
+outcomes are not in it, before the next one that is.
 """
 
 import errno
@@ -30,8 +31,8 @@ RESULTS_VERSION = 1
 VALUES_LIMIT = 64
 """Elements of an answer up to which its values are written unless told otherwise."""
 DEFAULT_LIMIT_MB = 1024.0
-_END_BYTES = 64
-"""Kept free below the bound for the last line."""
+_END_BYTES = 256
+"""Kept free below the bound for the last lines."""
 
 
 class Results(Sink):
@@ -41,6 +42,9 @@ class Results(Sink):
         values: Write the answer's values: true or false; unless given, when it has at
             most 64.
         limit_mb: Bound of the file, in 1,048,576 bytes; 1024 unless given.
+        frames: Frames that each answer covers, where one is made of several: so many
+            labels come with it. An answer of as many rows has one for each frame; any
+            other holds for all of them. 1 unless given.
         deployment, graph, rows, codec: Of the plan, for the first line; filled in when
             it is compiled.
 
@@ -54,14 +58,23 @@ class Results(Sink):
         known_params(
             params,
             required=(),
-            optional=("values", "limit_mb", "deployment", "graph", "rows", "codec"),
+            optional=(
+                "values",
+                "limit_mb",
+                "frames",
+                "deployment",
+                "graph",
+                "rows",
+                "codec",
+            ),
         )
+        frames = read.count(params, "frames") or 1
         if "values" in params:
             read.flag(params, "values", True)
         read.number(params, "limit_mb", DEFAULT_LIMIT_MB, above=0)
         return (
             Port("answer", "in"),
-            Port("label", "in", TokenType("int64", ()), optional=True),
+            Port("label", "in", TokenType("int64", ()), (frames,), optional=True),
         )
 
     def __init__(self, params: Params, site: Site) -> None:
@@ -72,6 +85,8 @@ class Results(Sink):
         self._path = _path(site)
         self._file = -1
         self._size_bytes = 0
+        self._missing: dict[str, int] = {}
+        """The frames since the last line of which none could be written."""
 
     def start(self) -> None:
         if self._path is None:
@@ -91,16 +106,17 @@ class Results(Sink):
         if self._path is None:
             return
         outcome, label = tokens if len(tokens) == 2 else (tokens[0], None)
-        line = self._line(outcome, label)
+        line = self._gap_line() + self._line(outcome, label)
         if self._size_bytes == 0:
             line = self._first_line(labels=label is not None) + line
         if self._size_bytes + len(line) + _END_BYTES > self._limit_bytes:
-            self._count(f"has reached its bound of {self._limit_bytes:.0f} bytes")
+            why = f"has reached its bound of {self._limit_bytes:.0f} bytes"
+            self._count(outcome, why)
             return
         try:
             self._write(line)
         except OSError as error:
-            self._count(f"cannot be written ({error.strerror})")
+            self._count(outcome, f"cannot be written ({error.strerror})")
 
     def end(self, last: int) -> None:
         if self._path is None:
@@ -108,7 +124,7 @@ class Results(Sink):
         ended = {"ended": last}
         if self.unwritten:
             ended["unwritten"] = self.unwritten
-        line = _json(ended)
+        line = self._gap_line() + _json(ended)
         if self._size_bytes == 0:
             line = self._first_line(labels=False) + line
         try:
@@ -121,7 +137,8 @@ class Results(Sink):
             os.close(self._file)
             self._file = -1
 
-    def _line(self, outcome: Outcome, label: NDArray[np.int64] | None) -> bytes:
+    def _line(self, outcome: Outcome, label: Any) -> bytes:
+        frames = outcome.last - outcome.first + 1
         answer, values = self._answer(outcome.value)
         return _json(
             {
@@ -134,22 +151,27 @@ class Results(Sink):
                 "settled_s": outcome.settled_s,
                 "attempts": outcome.attempts,
                 "answer": answer,
-                "label": None if label is None else int(label),
+                "label": _labels(label, frames),
                 "value": values,
             }
         )
 
     def _answer(
         self, value: NDArray[np.generic] | None
-    ) -> tuple[int | None, list[Any] | None]:
-        """Return the class that `value` names, if it does, and its elements."""
+    ) -> tuple[int | list[int | None] | None, list[Any] | None]:
+        """Return the class that `value` names, if it does, and its elements.
+
+        A value of a row for each of several frames names several classes.
+        """
         if value is None:
             return None, None
-        answer = None
+        answer: int | list[int | None] | None = None
         if value.ndim <= 2 and value.dtype.kind == "f" and value.size:
-            answer = int(value.argmax())
-            if math.isnan(value.item(answer)):
-                answer = None
+            rows = self.params.get("frames", 1)
+            if rows > 1 and value.ndim == 2 and len(value) == rows:
+                answer = [_class(row) for row in value]
+            else:
+                answer = _class(value)
         wanted = value.size <= VALUES_LIMIT if self._values is None else self._values
         if not wanted:
             return answer, None
@@ -179,12 +201,20 @@ class Results(Sink):
         written = os.write(self._file, line)
         if written == len(line):
             self._size_bytes += written
+            self._missing = {}
             return
         os.ftruncate(self._file, self._size_bytes)  # a line is whole or not there
         raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes fitted")
 
-    def _count(self, what: str) -> None:
+    def _gap_line(self) -> bytes:
+        return _json({"unwritten": self._missing}) if self._missing else b""
+
+    def _count(self, outcome: Outcome, what: str) -> None:
         self.unwritten += 1
+        missing = self._missing or {"first": outcome.first}
+        missing["last"] = outcome.last
+        missing[outcome.status] = missing.get(outcome.status, 0) + 1
+        self._missing = missing
         if self.unwritten == 1:
             _log.error(
                 "%s: %s; frames are answered on, those not written are counted",
@@ -203,3 +233,16 @@ def _path(site: Site) -> Path | None:
 def _json(data: Mapping[str, Any]) -> bytes:
     """Return `data` as a line. NaN and infinities are written as Python reads them."""
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+
+def _class(scores: NDArray[np.generic]) -> int | None:
+    """Return the index of the largest score, if it is a number."""
+    best = int(scores.argmax())
+    return None if math.isnan(scores.item(best)) else best
+
+
+def _labels(label: Any, frames: int) -> int | list[int] | None:
+    if isinstance(label, list):
+        # An iteration that its stream's end cut short has fewer frames.
+        return [int(each) for each in label[:frames]]
+    return None if label is None else int(label)

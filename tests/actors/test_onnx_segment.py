@@ -65,6 +65,16 @@ def test_firing_computes_what_the_model_says(affine, start):
     np.testing.assert_array_equal(double, token(2, 4, 6))
 
 
+def test_output_named_twice_has_two_ports_of_one_memory(affine, start):
+    given = params(affine(), outputs=[SUM, DOUBLE, SUM])
+    names = [p.name for p in OnnxSegment.ports(given) if p.direction == "out"]
+    assert names == ["sum", "y_2x_0", "sum_2"]
+    total, double, again = start(given).fire(token(1, 2, 3))
+    assert again is total
+    np.testing.assert_array_equal(total, token(2, 3, 4))
+    np.testing.assert_array_equal(double, token(2, 4, 6))
+
+
 def test_shipped_network_gives_what_session_run_gives(start):
     path = Path(__file__).parents[2] / "graphs/digits/digits.onnx"
     session = onnxruntime.InferenceSession(path)
@@ -321,3 +331,57 @@ def test_running_a_model_tells_nobody_and_leaves_nothing_in_the_home(tmp_path):
         cwd=Path(__file__).parents[2],
     )
     assert list(tmp_path.iterdir()) == []
+
+
+# --- batches -------------------------------------------------------------------
+
+
+def mixing(path, shape):
+    """Write a model that subtracts the mean over all rows: 0 for a lone token."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+            helper.make_node("Sub", ["x", "mean"], ["y"]),
+        ],
+        "mixing",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return params(path, outputs=[["y", "float32", [1, 3]]])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_batch_is_its_tokens_one_by_one(affine, start, site, count):
+    one = start(params(affine(), outputs=[DOUBLE, SUM]), replace(site, batch=8))
+    tokens = [token(i, 10 * i, -i) for i in range(count)]
+    for double, x in zip(one.fire_many([(x,) for x in tokens]), tokens, strict=True):
+        assert double[0].tolist() == (2 * x).tolist()
+        assert double[1].tolist() == (x + 1).tolist()
+
+
+def test_answers_of_a_batch_outlive_the_next_one(affine, start, site):
+    one = start(params(affine(), outputs=[SUM]), replace(site, batch=2))
+    before = one.fire_many([(token(0, 0, 0),), (token(1, 1, 1),)])
+    one.fire_many([(token(5, 5, 5),), (token(6, 6, 6),)])
+    assert [b.tolist() for b in before] == [[[1, 1, 1]], [[2, 2, 2]]]
+
+
+def test_wrong_token_in_a_batch_is_refused(affine, start, site):
+    one = start(params(affine()), replace(site, batch=2))
+    with pytest.raises(ActorError, match="input 'x' takes"):
+        one.fire_many([(token(0, 0, 0),), (token(0, 0),)])
+
+
+def test_network_that_mixes_rows_is_refused_as_a_batch_only(start, site, tmp_path):
+    given = mixing(tmp_path / "mixing.onnx", ["N", 3])
+    start(given)
+    with pytest.raises(UnderstudyError, match="rows depend on each other"):
+        start(given, replace(site, batch=4))
+
+
+def test_network_of_one_row_is_refused_as_a_batch(start, site, tmp_path):
+    given = mixing(tmp_path / "fixed.onnx", [1, 3])
+    with pytest.raises(UnderstudyError, match="one token at a time"):
+        start(given, replace(site, batch=4))

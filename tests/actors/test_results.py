@@ -195,8 +195,10 @@ def test_full_disk_is_counted_and_told_once_and_frames_go_on(site, caplog):
     sink.fire(outcome(4, logits(4)))
     sink.end(4)
     sink.stop()
-    assert [line["frame"] for line in lines(site)[1:-1]] == [0, 4]
-    assert lines(site)[-1] == {"ended": 4, "unwritten": 3}
+    first, gap, after, end = lines(site)[1:]
+    assert (first["frame"], after["frame"]) == (0, 4)
+    assert gap == {"unwritten": {"first": 1, "last": 3, "full": 3}}
+    assert end == {"ended": 4, "unwritten": 3}
     (record,) = caplog.records
     assert (record.levelname, record.name) == ("ERROR", "actors.results")
     assert "cannot be written" in record.getMessage()
@@ -224,7 +226,7 @@ def test_file_keeps_below_its_bound(site, caplog):
     sink.stop()
     (path,) = site.run_folder.iterdir()
     assert path.stat().st_size <= 0.002 * 1024 * 1024
-    written = len(lines(site)) - 2
+    written = len(lines(site)) - 3  # the first line, what is not there, the end
     assert 2 < written < 50
     assert lines(site)[-1] == {"ended": 49, "unwritten": 50 - written}
     assert "has reached its bound of 2097 bytes" in caplog.text
