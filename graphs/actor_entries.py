@@ -19,8 +19,8 @@ ACTOR_KEYS = ("type", "device", "stateful", "time", "ports")
 PORT_SIDES: tuple[Direction, ...] = ("in", "out")
 PORT_KEYS = ("token", "rate", "control", "optional")
 
-ACTOR_NAME = re.compile(r"[\w.\-\[\]@/#]+")
-PORT_NAME = re.compile(r"[A-Za-z_]\w*")
+ACTOR_NAME = re.compile(r"[\w.\-\[\]@/#+]+")
+PORT_NAME = re.compile(r"\w+")
 
 
 class EntryReader:

@@ -1,13 +1,14 @@
 """From what a graph file says of an actor to its ports.
 
 A library type says its ports itself. An `onnx` actor with a `model` has the model's
-inputs and outputs, and a port for each tap. A `normalise` without a shape takes that of
-the port that feeds it. An actor with explicit `ports:` is taken at its word: its type
-need not even be importable here, and plain graphs are such files.
+inputs and outputs, or the tensors that it names under `from` and `to`, and a port for
+each tap. A `normalise` without a shape takes that of the port that feeds it. Any other
+actor with explicit `ports:` is taken at its word: its type need not even be importable
+here, and plain graphs are such files.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,19 +16,24 @@ from pathlib import Path
 import actors
 from dataflow.behaviour import Behaviour
 from dataflow.errors import UnderstudyError, nearest
-from dataflow.graph import Actor, Port
+from dataflow.graph import Actor, Port, TokenType
 from graphs.located_yaml import Place, Problems
 from graphs.onnx_model import Model, Tensor
 from graphs.split import copy_name
+from graphs.submodel import SubModel, submodel
 
 PATH_PARAMS = ("path", "model", "file")
 """Parameters that name a file, relative to the file that they stand in."""
 
 ONNX_TYPE = "onnx"
-_ONNX_PARAMS = ("model", "taps")
+_ONNX_PARAMS = ("model", "from", "to", "taps")
 _SEGMENT_PLACEHOLDER = "0" * 64
-_FED = {"normalise": ("pixels", "shape")}
-"""Type -> the parameter that is, unless given, the shape of what feeds a port."""
+_FED: Mapping[str, tuple[str, str, Callable[[TokenType], object]]] = {
+    "normalise": ("pixels", "shape", lambda token: list(token.shape)),
+    "batch": ("one", "token", str),
+    "sample": ("frame", "token", str),
+}
+"""Type -> the port whose feeding port gives, unless given, a parameter; and how."""
 
 _NAMED_PARAM = re.compile(r"parameters? '(\w+)'")
 
@@ -53,10 +59,20 @@ class Models:
     """The models that a graph names, each loaded once."""
 
     _loaded: dict[str, Model] = field(default_factory=dict)
+    _parts: dict[tuple[object, ...], SubModel] = field(default_factory=dict)
 
-    def of(self, actor: Actor) -> Model:
-        """Return the model of an `onnx` actor; it has the parameter `model`."""
-        return self.at(str(actor.params["model"]))
+    def of(self, params: Mapping[str, object]) -> SubModel:
+        """Return what an `onnx` actor with the parameter `model` computes.
+
+        Raises:
+            UnderstudyError: `from` or `to` do not bound a part of the model.
+        """
+        path = str(params["model"])
+        start, end = _tensors(params, "from"), _tensors(params, "to")
+        key = (path, start, end)
+        if key not in self._parts:
+            self._parts[key] = submodel(self.at(path), start, end)
+        return self._parts[key]
 
     def at(self, path: str) -> Model:
         if path not in self._loaded:
@@ -65,8 +81,29 @@ class Models:
 
 
 def is_model(actor: Actor | ActorEntry) -> bool:
-    """Say whether the actor is a whole ONNX model, which a mapping may cut."""
+    """Say whether the actor is an ONNX model or a part of one, which can be cut."""
     return actor.type == ONNX_TYPE and "model" in actor.params
+
+
+def is_part(actor: Actor, models: Models) -> bool:
+    """Say whether the actor is a part of an ONNX model, and not all of it."""
+    return is_model(actor) and not models.of(actor.params).is_whole
+
+
+def _tensors(params: Mapping[str, object], name: str) -> tuple[str, ...] | None:
+    """Return the tensors that a parameter names, one or a list of them."""
+    value = params.get(name)
+    if value is None and name not in params:
+        return None
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(
+        isinstance(each, str) for each in names
+    ):
+        raise UnderstudyError(
+            f"parameter '{name}': {value!r} is not a tensor name or a list of them; "
+            "write [conv1]"
+        )
+    return tuple(names)
 
 
 def behaviour_of(type_name: str) -> type[Behaviour]:
@@ -90,18 +127,58 @@ def onnx_ports(
 
 
 def port_of_tensor(actor: Actor, models: Models) -> dict[str, str]:
-    """Return port name -> tensor name of a whole model, taps included."""
-    model = models.of(actor)
-    taps = _taps(actor.params)
-    own, _ = onnx_ports(*model.interface())
+    """Return port name -> tensor name of a model or a part of one, taps included."""
+    part = models.of(actor.params)
+    own, _ = onnx_ports(*part.interface())
     names = [port.name for port in own]
-    return dict(zip(names, (*model.inputs, *model.outputs), strict=True)) | taps
+    tensors = dict(zip(names, (*part.inputs, *part.outputs), strict=True))
+    return tensors | _taps(actor.params)
 
 
 def _taps(params: Mapping[str, object]) -> dict[str, str]:
     taps = params.get("taps", {})
-    assert isinstance(taps, dict)
+    if not isinstance(taps, dict) or not all(isinstance(t, str) for t in taps.values()):
+        raise UnderstudyError(
+            f"parameter 'taps': {taps!r} is not a mapping; write {{port: tensor}}"
+        )
     return {str(port): str(tensor) for port, tensor in taps.items()}
+
+
+def model_ports(params: Mapping[str, object], models: Models) -> tuple[Port, ...]:
+    """Return the ports of an `onnx` actor with the parameter `model`.
+
+    Raises:
+        UnderstudyError: A parameter is unknown, or names what is not there.
+    """
+    for name in params:
+        if name not in _ONNX_PARAMS:
+            raise UnderstudyError(
+                f"parameter '{name}': unknown{nearest(name, _ONNX_PARAMS)}; an onnx "
+                f"actor with a model has {', '.join(_ONNX_PARAMS[1:])} and nothing else"
+            )
+    part = models.of(params)
+    own, _ = onnx_ports(*part.interface())
+    taps = [_tap_port(part, t, p) for p, t in _taps(params).items()]
+    # No output of a model need be used: a segment exports only what is.
+    return tuple(
+        replace(port, optional=True) if port.direction == "out" else port
+        for port in (*own, *taps)
+    )
+
+
+def add_tap(params: dict[str, object], tensor: str, models: Models) -> str:
+    """Give an `onnx` actor one more output port, for `tensor`; return its name.
+
+    Raises:
+        UnderstudyError: No such tensor in what the actor computes.
+    """
+    part = models.of(params)
+    port = _tap_port(part, tensor, "")
+    taps = _taps(params)
+    own, _ = onnx_ports(*part.interface())
+    name = fresh_name(port.name, {p.name for p in own} | set(taps))
+    params["taps"] = taps | {name: tensor}
+    return name
 
 
 class ActorReader:
@@ -118,16 +195,9 @@ class ActorReader:
         """Give an `onnx` actor one more output port, for `tensor`; return its name.
 
         Raises:
-            UnderstudyError: No such tensor.
+            UnderstudyError: No such tensor in what the actor computes.
         """
-        model = self._models.at(str(entry.params["model"]))
-        port = _tap_port(model, tensor, "")
-        taps = entry.params.setdefault("taps", {})
-        assert isinstance(taps, dict)
-        own, _ = onnx_ports(*model.interface())
-        name = fresh_name(port.name, {p.name for p in own} | set(taps))
-        taps[name] = tensor
-        return name
+        return add_tap(entry.params, tensor, self._models)
 
     def read(self, entries: Iterable[ActorEntry], feeds: Mapping[str, str]) -> None:
         """Fill `actors`.
@@ -155,7 +225,7 @@ class ActorReader:
         """Fill in what the feeding port gives; say whether that one is yet to come."""
         if entry.type not in _FED or entry.ports is not None:
             return False
-        port_name, param = _FED[entry.type]
+        port_name, param, given = _FED[entry.type]
         source = feeds.get(f"{entry.name}.{port_name}")
         if param in entry.params or source is None:
             return False
@@ -166,7 +236,7 @@ class ActorReader:
         outputs = actor.outputs if actor else ()
         token = next((p.token for p in outputs if p.name == source_port), None)
         if token is not None:
-            entry.params[param] = list(token.shape)
+            entry.params[param] = given(token)
         else:
             self._unfed.append(entry)
         return False
@@ -175,7 +245,7 @@ class ActorReader:
         """Note what `_unfed` lack, unless other problems say already why."""
         if not self._problems:
             for entry in self._unfed:
-                port_name, param = _FED[entry.type]
+                port_name, param, _ = _FED[entry.type]
                 self._problems.add(
                     entry.place,
                     f"actor '{entry.name}': what feeds its port '{port_name}' has no "
@@ -206,10 +276,12 @@ class ActorReader:
         )
 
     def _ports(self, entry: ActorEntry) -> tuple[tuple[Port, ...], bool]:
+        if is_model(entry):
+            ports = model_ports(entry.params, self._models)
+            _check_written(entry.ports, ports)
+            return ports, entry.stateful
         if entry.ports is not None:
             return entry.ports, entry.stateful
-        if is_model(entry):
-            return self._model_ports(entry), entry.stateful
         found = behaviour_of(entry.type)
         try:
             ports = found.ports(entry.params)
@@ -222,33 +294,29 @@ class ActorReader:
             ) from error
         return ports, entry.stateful or found.stateful
 
-    def _model_ports(self, entry: ActorEntry) -> tuple[Port, ...]:
-        for name in entry.params:
-            if name not in _ONNX_PARAMS:
-                raise UnderstudyError(
-                    f"parameter '{name}': unknown{nearest(name, _ONNX_PARAMS)}; "
-                    "an onnx actor has a model and nothing else"
-                )
-        model = self._models.at(str(entry.params["model"]))
-        own, _ = onnx_ports(*model.interface())
-        taps = [_tap_port(model, t, p) for p, t in _taps(entry.params).items()]
-        # No output of a model need be used: a segment exports only what is.
-        return tuple(
-            replace(port, optional=True) if port.direction == "out" else port
-            for port in (*own, *taps)
-        )
+
+def _check_written(written: tuple[Port, ...] | None, ports: tuple[Port, ...]) -> None:
+    """Check ports that a file writes out beside a model against the model's own."""
+    known = {(port.name, port.direction, port.token) for port in ports}
+    for port in written or ():
+        if (port.name, port.direction, port.token) not in known:
+            listed = ", ".join(f"{p.name} {p.token}" for p in ports)
+            raise UnderstudyError(
+                f"port '{port.name}': its model has no such {port.direction}put of "
+                f"type {port.token}; leave `ports` out: they are {listed}"
+            )
 
 
-def _tap_port(model: Model, tensor: str, name: str) -> Port:
+def _tap_port(part: SubModel, tensor: str, name: str) -> Port:
     """Return the output port for a tap, called `name` or, without one, as its tensor.
 
     Raises:
         UnderstudyError: No such tensor.
     """
-    found = model.tensor(tensor)
-    if tensor in model.inputs:
+    found = part.tensor(tensor)
+    if tensor in part.inputs:
         found = replace(found, name=copy_name(tensor))
-    inputs, _ = model.interface()
+    inputs, _ = part.interface()
     ports, _ = onnx_ports(inputs, (found,))
     return replace(ports[-1], name=name or ports[-1].name)
 

@@ -13,7 +13,7 @@ from graphs.located_yaml import FileErrors
 from graphs.reference import reference
 from graphs.split import Segment
 
-_SEGMENT_FILE = re.compile(r"[0-9a-f]{64}\.onnx(\.partial)?")
+_SEGMENT_FILE = re.compile(r"[0-9a-f]{64}\.onnx(\.partial.*)?")
 
 
 def compile_plan(deployment: Deployment, folder: Path) -> Plan:
@@ -27,8 +27,10 @@ def compile_plan(deployment: Deployment, folder: Path) -> Plan:
             nothing was written.
     """
     expanded = expansion(deployment)
-    refuse(located(rules.check(expanded.graph), expanded, deployment))
+    if found := located(rules.check(expanded.graph), expanded, deployment):
+        raise FileErrors.broken(found)
     undeployed, segments = reference(deployment, expanded)
+    made = {**expanded.segments, **segments}
     plan = Plan(
         name=deployment.name,
         graph=expanded.graph,
@@ -36,31 +38,26 @@ def compile_plan(deployment: Deployment, folder: Path) -> Plan:
         reference=undeployed,
         folder=folder,
         keys=deployment.keys,
+        segments={sha256: len(segment.data) for sha256, segment in made.items()},
     )
-    write_segments({**expanded.segments, **segments}, folder / SEGMENTS)
+    write_segments(made, folder / SEGMENTS)
     write_plan(plan)
     return plan
 
 
-def refuse(messages: Iterable[str]) -> None:
-    """Raise FileErrors with `messages`, if there are any."""
-    if found := list(messages):
-        raise FileErrors(found)
-
-
 def located(
     findings: Iterable[Finding], expanded: Expansion, deployment: Deployment
-) -> list[str]:
-    """Return findings as messages that begin with the place in the user's files.
+) -> list[tuple[str, Finding]]:
+    """Return findings with their places in the user's files.
 
     A finding of the same rule in the same place, for another device or stream, adds
     nothing: only the first is kept.
     """
-    messages: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         place = _place(finding, expanded.location) or f"{deployment.path}:1:1"
-        messages.setdefault((place, finding.rule), f"{place}: {finding}")
-    return list(messages.values())
+        found.setdefault((place, finding.rule), finding)
+    return [(place, finding) for (place, _), finding in found.items()]
 
 
 def _place(finding: Finding, location: Mapping[str, str]) -> str | None:

@@ -11,16 +11,50 @@ from pathlib import Path
 from typing import Literal
 
 from dataflow.errors import MisuseError, nearest
+from dataflow.graph import TokenType
 from dataflow.plan import Device
+from dataflow.redundancy import Redundancy
+from dataflow.wire.compression import COMPRESSIONS
+from graphs.actor_types import is_part
 from graphs.graph_file import GraphFile
 from graphs.located_yaml import Place, Problems
 
-CODECS = ("float16", "int8")
-NO_CODEC = "none"
+ENCODINGS = ("float16", "int8")
 COUNT_MAX = 256
 """Devices in a group: far more than the rows of a stream can name."""
 DEADLINE_MS = 1000.0
 WINDOW_MAX = 4096
+BATCH_MAX = 64
+"""A processor gains nothing more from larger batches, and each token waits for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How tensors cross a link: ``none``, ``int8``, ``zstd``, ``int8+zstd``, ….
+
+    Attributes:
+        encoding: What the actors around TX and RX make of a float32 tensor, with loss;
+            "": nothing.
+        compression: What TX and RX do to the message, without loss; "": nothing.
+    """
+
+    encoding: str = ""
+    compression: str = ""
+
+    def __str__(self) -> str:
+        return "+".join(filter(None, (self.encoding, self.compression))) or "none"
+
+    def of(self, token: TokenType) -> "Codec":
+        """Return what is done to tokens of a type: only float32 can be encoded."""
+        return self if token.dtype == "float32" else replace(self, encoding="")
+
+
+NO_CODEC = Codec()
+CODECS = {
+    str(codec): codec
+    for codec in (Codec(e, c) for e in ("", *ENCODINGS) for c in ("", *COMPRESSIONS))
+}
+"""Codecs by the name that a deployment file gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +71,12 @@ class Group:
     """Of instance 0."""
     connect: tuple[str, ...] = ()
     """Hosts where others reach the instances, one for all or one each; else `host`."""
+    batch_max: int = 1
+    """Tokens of one segment that an instance may compute as one batch."""
+    batch_wait_ms: float = 0.0
+    """How long a lone token waits for others."""
+    metrics: tuple[str, int] | None = None
+    """Host and port of instance 0 where metrics are served; None: nowhere."""
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -49,26 +89,42 @@ class Group:
         return tuple(self._device(i, name) for i, name in enumerate(self.instances))
 
     def _device(self, index: int, name: str) -> Device:
+        metrics = None
+        if self.metrics is not None:
+            metrics = f"tcp://{self.metrics[0]}:{self.metrics[1] + index}"
         if self.role == "endpoint":
-            return Device(name, "endpoint")
+            return Device(name, "endpoint", metrics=metrics)
         hosts = self.connect or (self.host,)
         host = hosts[index] if len(hosts) > 1 else hosts[0]
         port = self.port + index
         return Device(
-            name, "server", f"tcp://{self.host}:{port}", f"tcp://{host}:{port}"
+            name,
+            "server",
+            f"tcp://{self.host}:{port}",
+            f"tcp://{host}:{port}",
+            self.batch_max,
+            self.batch_wait_ms,
+            metrics,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where an actor runs: on one group, or cut in two."""
+    """Where an actor runs: on one group, or cut, along several.
 
-    group: str
-    """Group of the whole actor; of the head, when it is cut."""
-    cut: tuple[str, ...] = ()
-    """Names of the tensors that cross."""
-    tail: str = ""
-    codec: str = NO_CODEC
+    Of the parts of one model, which may run on several groups, one names the codec.
+    """
+
+    path: tuple[str, ...]
+    """Groups of its parts, head first; of the whole actor, when it is not cut."""
+    cuts: tuple[tuple[str, ...], ...] = ()
+    """Between the parts: names of the tensors that cross."""
+    codec: Codec = NO_CODEC
+
+    @property
+    def group(self) -> str:
+        """Of the whole actor, or of the head."""
+        return self.path[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +132,9 @@ class Choice:
     """One entry of a failover order."""
 
     actor: str
-    group: str | None
-    """None: where the mapping has it."""
+    path: tuple[str, ...]
+    """Groups, one for each part of it that is on a server, or one for all of them.
+    Empty: where the mapping has it."""
     place: Place
 
 
@@ -89,6 +146,7 @@ class Deployment:
         order: Who answers, first to last; empty: the mapped place and no other.
         window: Iterations admitted beyond the last settled; None: computed from the
             rate of each source.
+        redundancy: How several servers that could answer are used.
         places: Where each mapping (by actor), each group (as ``group NAME``) and the
             failover policy (as ``failover``) stand.
     """
@@ -101,6 +159,7 @@ class Deployment:
     order: tuple[Choice, ...]
     deadline_ms: float
     window: int | None
+    redundancy: Redundancy
     keys: Path | None
     places: Mapping[str, Place] = field(compare=False)
 
@@ -114,7 +173,9 @@ def used_actors(graph: GraphFile, playing: Collection[str]) -> list[str]:
 
     They are all but the understudies that are not `playing` and what only those need.
     """
+    early = {found.answer.actor for found in graph.exits.values()}
     fallback = {ref.actor for refs in graph.understudies.values() for ref in refs}
+    fallback -= early
     feeds: dict[str, set[str]] = {name: set() for name in graph.graph.actors}
     leads_on = set()
     for fifo in graph.graph.fifos:
@@ -123,7 +184,9 @@ def used_actors(graph: GraphFile, playing: Collection[str]) -> list[str]:
     todo = [
         name
         for name in graph.graph.actors
-        if name in playing or (name not in leads_on and name not in fallback)
+        if name in playing
+        or name in early
+        or (name not in leads_on and name not in fallback)
     ]
     used = set(todo)
     while todo:
@@ -163,21 +226,35 @@ def changed(
             port += len(group.instances)
     mapping = dict(deployment.mapping)
     if codec is not None:
-        if codec not in (*CODECS, NO_CODEC):
-            raise MisuseError(
-                f"codec '{codec}': not known; use {', '.join((*CODECS, NO_CODEC))}"
-            )
-        if codec != NO_CODEC and not any(p.cut for p in mapping.values()):
+        divided = _divided(deployment)
+        if codec not in CODECS:
+            raise MisuseError(f"codec '{codec}': not known; use {', '.join(CODECS)}")
+        if CODECS[codec] != NO_CODEC and not divided:
             raise MisuseError(
                 f"codec '{codec}': {deployment.path} cuts no model, "
                 "so there is nothing to encode"
             )
         mapping = {
-            name: replace(p, codec=codec) if p.cut else p for name, p in mapping.items()
+            name: replace(p, codec=CODECS[codec]) if name in divided else p
+            for name, p in mapping.items()
         }
     changed = replace(deployment, groups=groups, mapping=mapping)
     _check_ports(changed)
     return changed
+
+
+def _divided(deployment: Deployment) -> set[str]:
+    """Return the actors that are cut, or parts of a model that is on several groups."""
+    file = deployment.graph
+    groups: dict[object, set[str]] = {}
+    parts = {}
+    for name, placement in deployment.mapping.items():
+        actor = file.graph.actors[name]
+        if is_part(actor, file.models):
+            parts[name] = actor.params["model"]
+            groups.setdefault(parts[name], set()).add(placement.group)
+    cut = {name for name, placement in deployment.mapping.items() if placement.cuts}
+    return cut | {name for name, model in parts.items() if len(groups[model]) > 1}
 
 
 def _check_ports(deployment: Deployment) -> None:
@@ -186,6 +263,13 @@ def _check_ports(deployment: Deployment) -> None:
     taken: dict[tuple[str, int], str] = {}
     for group in deployment.groups.values():
         place = deployment.places[f"group {group.name}"]
+        last = len(group.instances) - 1
+        if group.metrics is not None and group.metrics[1] + last > 65535:
+            problems.add(
+                place,
+                f"device '{group.instances[last]}': metrics port "
+                f"{group.metrics[1] + last} is past 65535; begin with a lower one",
+            )
         for index, name in enumerate(group.instances if group.host else ()):
             port = group.port + index
             if port > 65535:

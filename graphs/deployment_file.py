@@ -6,13 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dataflow.errors import UnderstudyError, nearest
-from graphs.actor_types import is_model
+from dataflow.errors import nearest
+from dataflow.redundancy import STANDBY, Redundancy
 from graphs.deployment import (
-    CODECS,
+    BATCH_MAX,
     COUNT_MAX,
     DEADLINE_MS,
-    NO_CODEC,
     WINDOW_MAX,
     Choice,
     Deployment,
@@ -23,16 +22,18 @@ from graphs.deployment import (
 )
 from graphs.graph_file import GraphFile, Params, check_version, read_graph
 from graphs.located_yaml import FileErrors, Place, Problems, Value, load
+from graphs.mapping import MappingReader
+from graphs.redundancy_file import read_redundancy
+from graphs.units import RANGE
 
 __all__ = ["Deployment", "read_deployment"]
 
 KEYS_REQUIRED = ("understudy", "deployment", "graph", "devices", "map")
 KEYS_OPTIONAL = ("failover", "keys")
 GROUP_KEYS_REQUIRED = ("role",)
-GROUP_KEYS_OPTIONAL = ("count", "listen", "connect")
-CUT_KEYS_REQUIRED = ("cut", "head", "tail")
-CUT_KEYS_OPTIONAL = ("codec",)
-FAILOVER_KEYS = ("order", "deadline_ms", "window")
+SERVER_KEYS = ("listen", "connect", "batch_max", "batch_wait_ms")
+GROUP_KEYS_OPTIONAL = ("count", *SERVER_KEYS, "metrics")
+FAILOVER_KEYS = ("order", "redundancy", "deadline_ms", "window")
 
 ROLES = ("endpoint", "server")
 
@@ -76,6 +77,9 @@ class _DeploymentReader:
         self._groups: dict[str, Group] = {}
         self._broken: set[str] = set()
         """Groups in the file that could not be read: no follow-on errors."""
+        self._maps = MappingReader(
+            self._groups, self._broken, self._places, self._problems
+        )
 
     def read(self, params: Params) -> Deployment:
         top = self._problems.keys(
@@ -92,13 +96,14 @@ class _DeploymentReader:
         graph = self._graph(top["graph"], params) if "graph" in top else None
         mapping: dict[str, Placement] = {}
         order: tuple[Choice, ...] = ()
-        deadline_ms, window = DEADLINE_MS, None
+        deadline_ms, window, redundancy = DEADLINE_MS, None, STANDBY
         if graph is not None and "map" in top:
             self._places["map"] = top["map"].place
-            mapping = self._mapping(top["map"], graph)
+            mapping = self._maps.read(top["map"], graph)
         if "failover" in top:
             self._places["failover"] = top["failover"].place
-            order, deadline_ms, window = self._failover(top["failover"], graph, mapping)
+            policy = self._failover(top["failover"], graph, mapping)
+            order, redundancy, deadline_ms, window = policy
         if graph is not None and not self._problems:
             self._check_mapped(graph, mapping, order)
         if graph is None or self._problems:
@@ -112,6 +117,7 @@ class _DeploymentReader:
             order=order,
             deadline_ms=deadline_ms,
             window=window,
+            redundancy=redundancy,
             keys=keys,
             places=self._places,
         )
@@ -193,14 +199,19 @@ class _DeploymentReader:
             count = self._bounded(fields["count"], f"{where}: count", COUNT_MAX)
             if count is None:
                 return None
+        metrics = None
+        if "metrics" in fields:
+            metrics = self._listen(fields["metrics"], f"{where}: metrics")
+            if metrics is None:
+                return None
         if role == "endpoint":
-            for key in ("listen", "connect"):
+            for key in SERVER_KEYS:
                 if key in fields:
                     self._problems.add(
                         fields[key].place,
                         f"{where}: an endpoint dials and has no '{key}'; remove it",
                     )
-            return Group(name, "endpoint", count)
+            return Group(name, "endpoint", count, metrics=metrics)
         if "listen" not in fields:
             self._problems.add(
                 value.place,
@@ -212,7 +223,7 @@ class _DeploymentReader:
         if address is None:
             return None
         host, port = address
-        group = Group(name, "server", count, host, port)
+        group = Group(name, "server", count, host, port, metrics=metrics)
         connect = self._connect(fields, where, group)
         if host in _WILDCARDS and not connect:
             self._problems.add(
@@ -220,7 +231,23 @@ class _DeploymentReader:
                 f"{where}: others cannot dial '{host}'; add `connect: HOST`, the name "
                 "or address by which they reach it",
             )
-        return replace(group, connect=connect)
+        most, wait_ms = self._batching(fields, where)
+        return replace(group, connect=connect, batch_max=most, batch_wait_ms=wait_ms)
+
+    def _batching(self, fields: Mapping[str, Value], where: str) -> tuple[int, float]:
+        most, wait_ms = None, None
+        if "batch_max" in fields:
+            place = f"{where}: batch_max"
+            most = self._bounded(fields["batch_max"], place, BATCH_MAX)
+        if "batch_wait_ms" in fields:
+            value, place = fields["batch_wait_ms"], f"{where}: batch_wait_ms"
+            wait_ms = self._problems.number(value, place)
+            if "batch_max" not in fields:
+                self._problems.add(
+                    value.place,
+                    f"{place}: nothing to wait for without batches; add `batch_max: 8`",
+                )
+        return most or 1, wait_ms or 0.0
 
     def _bounded(self, value: Value, where: str, most: int) -> int | None:
         count = self._problems.integer(value, where, at_least=1)
@@ -268,99 +295,6 @@ class _DeploymentReader:
             )
         return tuple(hosts)
 
-    # Mapping
-
-    def _group_name(self, value: Value, where: str) -> str | None:
-        text = self._problems.text(value, where)
-        if text is None or text in self._broken:
-            return None
-        if text not in self._groups:
-            self._problems.add(
-                value.place,
-                f"{where}: device group '{text}' is not under devices"
-                f"{nearest(text, self._groups)}",
-            )
-            return None
-        return text
-
-    def _mapping(self, value: Value, graph: GraphFile) -> dict[str, Placement]:
-        found = {}
-        actors = graph.graph.actors
-        for name, entry in self._problems.mapping(value, "map", "{net: edge}").items():
-            self._places[name] = value.keys[name]
-            if name not in actors:
-                self._problems.add(
-                    value.keys[name],
-                    f"map: actor '{name}' is not in graph '{graph.graph.name}'"
-                    f"{nearest(name, actors)}",
-                )
-                continue
-            if isinstance(entry.data, dict):
-                placement = self._cut(name, entry, graph)
-            else:
-                group = self._group_name(entry, f"map: {name}")
-                placement = Placement(group) if group else None
-            if placement is not None:
-                found[name] = placement
-        return found
-
-    def _cut(self, name: str, value: Value, graph: GraphFile) -> Placement | None:
-        where = f"map: {name}"
-        fields = self._problems.keys(
-            value, where, required=CUT_KEYS_REQUIRED, optional=CUT_KEYS_OPTIONAL
-        )
-        if not is_model(graph.graph.actors[name]):
-            self._problems.add(
-                value.place,
-                f"{where}: '{name}' is of type '{graph.graph.actors[name].type}'; "
-                "only an onnx actor with a model can be cut",
-            )
-            return None
-        if any(key not in fields for key in CUT_KEYS_REQUIRED):
-            return None
-        cut = self._tensors(fields["cut"], where, name, graph)
-        head, tail = (
-            self._side(fields[key], f"{where}: {key}", role)
-            for key, role in (("head", "endpoint"), ("tail", "server"))
-        )
-        codec: str | None = NO_CODEC
-        if "codec" in fields:
-            codec = self._problems.choice(
-                fields["codec"], f"{where}: codec", (*CODECS, NO_CODEC)
-            )
-        if head is None or tail is None or codec is None or not cut:
-            return None
-        return Placement(head, cut, tail, codec)
-
-    def _side(self, value: Value, where: str, role: str) -> str | None:
-        name = self._group_name(value, where)
-        if name is not None and self._groups[name].role != role:
-            self._problems.add(
-                value.place,
-                f"{where}: '{name}' is of role {self._groups[name].role}; "
-                f"name a group of role {role}",
-            )
-            return None
-        return name
-
-    def _tensors(
-        self, value: Value, where: str, name: str, graph: GraphFile
-    ) -> tuple[str, ...]:
-        items = value.data if isinstance(value.data, list) else [value]
-        model = graph.models.of(graph.graph.actors[name])
-        known = []
-        for item in items:
-            text = self._problems.text(item, f"{where}: cut")
-            if text is None:
-                continue
-            try:
-                model.tensor(text)
-            except UnderstudyError as error:
-                self._problems.add(item.place, f"{where}: cut: {error}")
-                continue
-            known.append(text)
-        return tuple(dict.fromkeys(known)) if len(known) == len(items) else ()
-
     # Failover
 
     def _failover(
@@ -368,7 +302,7 @@ class _DeploymentReader:
         value: Value,
         graph: GraphFile | None,
         mapping: Mapping[str, Placement],
-    ) -> tuple[tuple[Choice, ...], float, int | None]:
+    ) -> tuple[tuple[Choice, ...], Redundancy, float, int | None]:
         fields = self._problems.keys(
             value, "failover", required=(), optional=FAILOVER_KEYS
         )
@@ -389,13 +323,18 @@ class _DeploymentReader:
         order = tuple(choice for choice in choices if choice is not None)
         for index, choice in enumerate(order):
             for before in order[:index]:
-                if (choice.actor, choice.group) == (before.actor, before.group):
+                if (choice.actor, choice.path) == (before.actor, before.path):
                     self._problems.add(
                         choice.place,
                         f"failover: order: '{choice.actor}' stands there before; "
                         "a branch is started once per frame, so remove one",
                     )
-        return order, deadline_ms or DEADLINE_MS, window
+        redundancy = STANDBY
+        if "redundancy" in fields:
+            redundancy = read_redundancy(
+                fields["redundancy"], "failover: redundancy", self._problems
+            )
+        return order, redundancy, deadline_ms or DEADLINE_MS, window
 
     def _choice(
         self, value: Value, graph: GraphFile, mapping: Mapping[str, Placement]
@@ -411,14 +350,16 @@ class _DeploymentReader:
                 return None
             name, entry = next(iter(value.data.items()))
             place = value.keys[name]
-            group = self._group_name(entry, f"{where}: {name}")
-            if group is None:
+            items = entry.data if isinstance(entry.data, list) else [entry]
+            groups = [self._maps.group_name(i, f"{where}: {name}") for i in items]
+            path = tuple(group for group in groups if group is not None)
+            if not path or len(path) < len(groups):
                 return None
         else:
             text = self._problems.text(value, where)
             if text is None:
                 return None
-            name, group, place = text, None, value.place
+            name, path, place = text, (), value.place
         if name not in graph.graph.actors:
             known: Collection[str] = graph.graph.actors
             self._problems.add(
@@ -429,9 +370,17 @@ class _DeploymentReader:
             return None
         # Naming the group where it is mapped anyway says the same as not naming it.
         placement = mapping.get(name)
-        if placement and group == (placement.tail or placement.group):
-            group = None
-        return Choice(name, group, place)
+        mapped = placement.path[1:] or placement.path if placement else ()
+        if path == mapped:
+            path = ()
+        if len(path) > 1 and len(path) != len(mapped):
+            self._problems.add(
+                place,
+                f"{where}: {name}: {len(path)} groups, but {len(mapped)} of its parts "
+                "are on servers; name one group for each of them, or one for all",
+            )
+            return None
+        return Choice(name, path, place)
 
     def _check_mapped(
         self,
@@ -441,14 +390,14 @@ class _DeploymentReader:
     ) -> None:
         """Every actor must be mapped, save understudies that never play."""
         for name in graph.graph.actors:
-            if any(mark in name for mark in "[]@#/"):
+            if any(mark in name for mark in ("[", "]", "@", "#", "/", "+", RANGE)):
                 self._problems.add(
                     graph.places[name],
-                    f"actor '{name}': '[', ']', '@', '#' and '/' are for the names in "
-                    "plain graphs; rename it",
+                    f"actor '{name}': '[', ']', '@', '#', '/', '+' and '..' are for "
+                    "the names in plain graphs; rename it",
                 )
         for name in used_actors(graph, {choice.actor for choice in order}):
-            if name in mapping or any(c.actor == name and c.group for c in order):
+            if name in mapping or any(c.actor == name and c.path for c in order):
                 continue
             self._problems.add(
                 self._places["map"],

@@ -9,15 +9,19 @@ from collections.abc import Collection
 from typing import Literal
 
 from dataflow.errors import UnderstudyError, nearest
-from dataflow.graph import Branch, Dpg, Graph, PortRef, Region
+from dataflow.graph import Asked, Branch, Dpg, Graph, PortRef, Region
+from dataflow.redundancy import STANDBY
 from graphs.located_yaml import Place, Problems, Value
+from graphs.redundancy_file import read_redundancy
 
 DPG_KEYS_REQUIRED = ("controller", "modes")
 DPG_KEYS_OPTIONAL = ("carried",)
 REGION_ACTOR_KEYS = ("source", "sink", "control", "fork", "join")
 REGION_KEYS = ("stream", *REGION_ACTOR_KEYS, "window", "deadline_ms", "branches")
+REGION_KEYS_OPTIONAL = ("redundancy",)
 BRANCH_KEYS_REQUIRED = ("row", "actors", "device", "quality")
-BRANCH_KEYS_OPTIONAL = ("segment",)
+BRANCH_KEYS_OPTIONAL = ("segment", "onward")
+ONWARD_KEYS = ("device", "segment")
 
 _DPG_LIKE = "{gate: {controller: chooser, modes: {on: {net.input: 1}}}}"
 
@@ -149,8 +153,10 @@ def read_regions(value: Value, graph: Graph, problems: Problems) -> tuple[Region
 
 def _region(name: str, value: Value, graph: Graph, problems: Problems) -> Region | None:
     where = f"region '{name}'"
-    fields = problems.keys(value, where, required=REGION_KEYS)
-    if set(fields) != set(REGION_KEYS):
+    fields = problems.keys(
+        value, where, required=REGION_KEYS, optional=REGION_KEYS_OPTIONAL
+    )
+    if any(key not in fields for key in REGION_KEYS):
         return None
     roles = {}
     for key in REGION_ACTOR_KEYS:
@@ -164,6 +170,10 @@ def _region(name: str, value: Value, graph: Graph, problems: Problems) -> Region
     window = problems.integer(fields["window"], f"{where}: window", at_least=1)
     deadline_ms = problems.number(fields["deadline_ms"], f"{where}: deadline_ms")
     items = problems.items(fields["branches"], f"{where}: branches", "a list of rows")
+    redundancy = STANDBY
+    if "redundancy" in fields:
+        place = f"{where}: redundancy"
+        redundancy = read_redundancy(fields["redundancy"], place, problems)
     return Region(
         name=name,
         stream=problems.text(fields["stream"], f"{where}: stream") or "",
@@ -171,6 +181,7 @@ def _region(name: str, value: Value, graph: Graph, problems: Problems) -> Region
         branches=tuple(_branch(item, where, graph, problems) for item in items),
         window=window or 1,
         deadline_ms=deadline_ms or 1.0,
+        redundancy=redundancy,
     )
 
 
@@ -207,7 +218,19 @@ def _branch(value: Value, where: str, graph: Graph, problems: Problems) -> Branc
         segment=_identity(fields["segment"], where, problems)
         if "segment" in fields
         else 0,
+        onward=_onward(fields["onward"], where, problems) if "onward" in fields else (),
     )
+
+
+def _onward(value: Value, where: str, problems: Problems) -> tuple[Asked, ...]:
+    where = f"{where}: onward"
+    found = []
+    for item in problems.items(value, where, '[{device: edge, segment: "…"}]'):
+        fields = problems.keys(item, where, required=ONWARD_KEYS, optional=())
+        if fields.keys() == set(ONWARD_KEYS):
+            device = problems.text(fields["device"], f"{where}: device") or ""
+            found.append(Asked(device, _identity(fields["segment"], where, problems)))
+    return tuple(found)
 
 
 def _identity(value: Value, where: str, problems: Problems) -> int:

@@ -18,11 +18,16 @@ streams, and every stream has every server to fall back on.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dataflow.errors import UnderstudyError
 from dataflow.graph import Graph
+from graphs.batching import batch
 from graphs.deployment import Deployment
+from graphs.fanout import spread
+from graphs.fusion import fuse, units_of
 from graphs.located_yaml import Problems
+from graphs.plain import Plain
 from graphs.plain_branch import PlainBranch
-from graphs.plain_stream import Plain, PlainStream
+from graphs.plain_stream import PlainStream
 from graphs.split import Segment
 from graphs.streams import Stream, Streams
 from graphs.units import Units
@@ -65,7 +70,12 @@ def expansion(deployment: Deployment) -> Expansion:
     problems = Problems()
     units = Units(deployment, problems)
     problems.raise_if_any()
-    streams = Streams(deployment, units, problems).find()
+    found = Streams(deployment, units, problems).find()
+    problems.raise_if_any()
+    streams = [spread(fuse(stream, units), units) for stream in found]
+    batch(streams, units, deployment.groups, problems)
+    problems.raise_if_any()
+    segments = _segments(streams, units, problems)
     problems.raise_if_any()
     plain = Plain(deployment, units)
     for index, (stream, device, name) in enumerate(_instances(deployment, streams)):
@@ -73,12 +83,6 @@ def expansion(deployment: Deployment) -> Expansion:
         part.begin()
         part.end(tuple(PlainBranch(part, row).build() for row in part.rows))
     plain.problems.raise_if_any()
-    segments = {
-        kind.segment.sha256: kind.segment
-        for kind in units.kinds.values()
-        if kind.segment is not None
-    }
-    run = {a.params.get("segment") for a in plain.actors.values()}
     return Expansion(
         graph=Graph(
             deployment.graph.graph.name,
@@ -88,10 +92,24 @@ def expansion(deployment: Deployment) -> Expansion:
             tuple(plain.regions),
         ),
         location={name: str(place) for name, place in plain.places.items()},
-        segments={sha: s for sha, s in segments.items() if sha in run},
+        segments=segments,
         streams=streams,
         units=units,
     )
+
+
+def _segments(
+    streams: Iterable[Stream], units: Units, problems: Problems
+) -> dict[str, Segment]:
+    """Return what the units of streams run, by SHA-256, each file made."""
+    segments: dict[str, Segment] = {}
+    for unit in (unit for stream in streams for unit in units_of(stream)):
+        if (segment := units.kinds[unit].segment) is not None:
+            try:
+                segments[segment.sha256] = segment
+            except UnderstudyError as error:
+                problems.add(units.place(unit.actor), f"map: {unit}: {error}")
+    return segments
 
 
 def _instances(

@@ -1,27 +1,36 @@
 """Graph files: what is computed, as YAML.
 
 A graph file that a person writes names actors by type, FIFOs as ``a.x -> b.y``, taps as
-``net@tensor -> b.y`` and, under `understudies`, which ports may answer in whose place.
+``net@tensor -> b.y``, under `understudies`, which ports may answer in whose place and,
+under `exits`, which may answer first.
 The same format holds every graph there is, explicit ports, devices, DPGs and regions
 included, so that the plain graph behind a deployment is a file of its own kind.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dataflow.errors import UnderstudyError, nearest
-from dataflow.graph import Actor, Fifo, Graph, Port, PortRef
+from dataflow.graph import Actor, Fifo, Graph, PortRef
 from graphs import dynamics_file
 from graphs.actor_entries import EntryReader, Params
-from graphs.actor_types import ActorReader, Models, is_model
+from graphs.actor_types import (
+    ActorReader,
+    Models,
+    behaviour_of,
+    is_model,
+    model_ports,
+)
+from graphs.exits import Exit, undivided
 from graphs.graph_writer import VERSION, write_graph
 from graphs.located_yaml import Place, Problems, Value, load
 
 __all__ = ["GraphFile", "Params", "read_graph", "write_graph"]
 
 KEYS_REQUIRED = ("understudy", "graph", "actors")
-KEYS_OPTIONAL = ("fifos", "understudies", "dpgs", "regions")
+KEYS_OPTIONAL = ("fifos", "understudies", "exits", "dpgs", "regions")
+EXIT_KEYS = ("answer", "gate")
 FIFO_KEYS_REQUIRED = ("from", "to")
 FIFO_KEYS_OPTIONAL = ("capacity", "delay")
 
@@ -34,6 +43,7 @@ class GraphFile:
 
     Attributes:
         understudies: Answering port -> the ports that may answer in its place.
+        exits: Answering port -> who may answer before it.
         places: Where each actor (by name) and each FIFO (as ``a.x -> b.y``) stands.
         models: The ONNX models of its actors.
     """
@@ -41,8 +51,14 @@ class GraphFile:
     path: Path
     graph: Graph
     understudies: Mapping[PortRef, tuple[PortRef, ...]]
+    exits: Mapping[PortRef, Exit]
     places: Mapping[str, Place] = field(compare=False)
     models: Models = field(compare=False)
+
+    @property
+    def undivided(self) -> Graph:
+        """The graph by itself, undeployed, with its exits written out."""
+        return undivided(self.graph, self.exits)
 
 
 def read_graph(path: Path, *, params: Params | None = None) -> GraphFile:
@@ -106,8 +122,11 @@ class _GraphReader:
         understudies = (
             self._understudies(top["understudies"]) if "understudies" in top else {}
         )
+        exits = self._exits(top["exits"]) if "exits" in top else {}
         self._types.blame_unfed()
-        actors = _with_optional(self._types.actors, understudies)
+        early = {ref for refs in understudies.values() for ref in refs}
+        early |= {found.answer for found in exits.values()}
+        actors = _with_optional(self._types.actors, early)
         graph = Graph(name or "", actors, fifos)
         if "dpgs" in top:
             dpgs = dynamics_file.read_dpgs(
@@ -117,7 +136,9 @@ class _GraphReader:
         if "regions" in top:
             regions = dynamics_file.read_regions(top["regions"], graph, self._problems)
             graph = replace(graph, regions=regions)
-        return GraphFile(self._path, graph, understudies, self._places, self._models)
+        return GraphFile(
+            self._path, graph, understudies, exits, self._places, self._models
+        )
 
     # FIFOs
 
@@ -195,9 +216,9 @@ class _GraphReader:
             )
             return ""
         try:
-            self._models.at(str(entry.params["model"]))
+            model_ports(entry.params, self._models)
         except UnderstudyError:
-            return ""  # noted where the model is named
+            return ""  # noted where the actor stands
         try:
             return f"{name}.{self._types.tap(entry, tensor)}"
         except UnderstudyError as error:
@@ -289,11 +310,6 @@ class _GraphReader:
                 f"carries {source.token}, but {fifo.target} takes {target.token}; "
                 "put an actor between that converts, or connect another port (R1)"
             )
-        if source.rates != target.rates and (source.dynamic or target.dynamic):
-            tell(
-                f"rates {_set(source)} and {_set(target)} differ; a mode must be able "
-                "to set both ends to the same rate (R3)"
-            )
 
     # Understudies
 
@@ -314,7 +330,7 @@ class _GraphReader:
                 ref = self._output(text, where, item.place) if text else None
                 if ref is not None:
                     refs.append(ref)
-                    self._check_understudy(answer, ref, where, item.place)
+                    self._check_stand_in(answer, ref, where, item.place)
             if answer is not None:
                 found[answer] = tuple(refs)
                 self._places[f"understudies {answer}"] = value.keys[key]
@@ -327,7 +343,60 @@ class _GraphReader:
             return None
         return ref
 
-    def _check_understudy(
+    # Exits
+
+    def _exits(self, value: Value) -> dict[PortRef, Exit]:
+        like = "{net.logits: {answer: early.logits, gate: sure}}"
+        found: dict[PortRef, Exit] = {}
+        for key, entry in self._problems.mapping(value, "exits", like).items():
+            where, place = f"exits: {key}", value.keys[key]
+            answer = self._output(key, where, place)
+            fields = self._problems.keys(entry, where, required=EXIT_KEYS)
+            texts = {
+                name: self._problems.text(fields[name], f"{where}: {name}")
+                for name in EXIT_KEYS
+                if name in fields
+            }
+            early = None
+            if text := texts.get("answer"):
+                early = self._output(text, where, fields["answer"].place)
+            gate = self._gate(texts.get("gate"), where, fields)
+            if answer is None or early is None or gate is None:
+                continue
+            self._check_stand_in(answer, early, where, fields["answer"].place)
+            found[answer] = Exit(early, gate)
+            self._places[f"exits {answer}"] = place
+        return found
+
+    def _gate(
+        self, name: str | None, where: str, fields: Mapping[str, Value]
+    ) -> str | None:
+        if name is None or name in self._broken:
+            return None
+        actor, place = self._types.actors.get(name), fields["gate"].place
+        if actor is None:
+            self._problems.add(
+                place,
+                f"{where}: actor '{name}' is not in the graph"
+                f"{nearest(name, self._types.actors)}",
+            )
+            return None
+        try:
+            controls = behaviour_of(actor.type).controller
+        except UnderstudyError as error:
+            self._problems.add(place, f"{where}: gate '{name}': {error}")
+            return None
+        if not controls:
+            self._problems.add(
+                place,
+                f"{where}: gate '{name}' is of type '{actor.type}', which names no "
+                "mode; use `confidence`, or a type of your own with "
+                "`controller = True`",
+            )
+            return None
+        return name
+
+    def _check_stand_in(
         self, answer: PortRef | None, ref: PortRef, where: str, place: Place
     ) -> None:
         if answer is None:
@@ -342,7 +411,7 @@ class _GraphReader:
             self._problems.add(
                 place,
                 f"{where}: {ref} is {theirs}, not {mine}; "
-                "an understudy answers with the same dtype and shape (R14)",
+                "who answers for another does so with the same dtype and shape (R14)",
             )
 
 
@@ -356,21 +425,16 @@ class _FifoLine:
     place: Place
 
 
-def _set(port: Port) -> str:
-    return "|".join(map(str, port.rates))
-
-
 def _with_optional(
-    actors: Mapping[str, Actor], understudies: Mapping[PortRef, tuple[PortRef, ...]]
+    actors: Mapping[str, Actor], answering: Collection[PortRef]
 ) -> dict[str, Actor]:
-    """Let the ports of understudies stay unconnected: `understudies` connects them."""
-    refs = {ref for refs in understudies.values() for ref in refs}
+    """Let ports that answer for others stay unconnected: no FIFO need connect them."""
     return {
         name: replace(
             actor,
             ports=tuple(
                 replace(port, optional=True)
-                if PortRef(name, port.name) in refs
+                if PortRef(name, port.name) in answering
                 else port
                 for port in actor.ports
             ),

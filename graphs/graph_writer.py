@@ -1,10 +1,15 @@
 """Any graph as the text of a graph file."""
 
+from collections.abc import Mapping, Sequence
+
 import yaml
 
-from dataflow.graph import Actor, Dpg, Fifo, Graph, Port, Region
+from dataflow.graph import Actor, Asked, Dpg, Fifo, Graph, Port, PortRef, Region
+from dataflow.redundancy import STANDBY
+from graphs.actor_types import is_model
 from graphs.dynamics_file import REGION_KEYS
 from graphs.located_yaml import FLOAT
+from graphs.redundancy_file import redundancy_json
 
 try:
     from yaml import CSafeDumper as _SafeDumper
@@ -15,11 +20,14 @@ VERSION = 1
 """Of the graph and deployment file formats."""
 
 
-def write_graph(graph: Graph) -> str:
+def write_graph(
+    graph: Graph, understudies: Mapping[PortRef, Sequence[PortRef]] | None = None
+) -> str:
     """Return `graph` as the text of a graph file; reading it gives an equal graph.
 
-    Ports are written out, so neither types nor models are needed to read it. Equal
-    holds for graphs whose actors list their inputs before their outputs.
+    Ports are written out, save those of actors that name a model: so no other type is
+    needed to read it. Equal holds for graphs whose actors list their inputs before
+    their outputs.
     """
     top: dict[str, object] = {
         "understudy": VERSION,
@@ -28,6 +36,11 @@ def write_graph(graph: Graph) -> str:
     }
     if graph.fifos:
         top["fifos"] = _Lines(_fifo_json(fifo) for fifo in graph.fifos)
+    if understudies:
+        top["understudies"] = {
+            str(answer): [str(ref) for ref in refs]
+            for answer, refs in understudies.items()
+        }
     if graph.dpgs:
         top["dpgs"] = {dpg.name: _dpg_json(dpg) for dpg in graph.dpgs}
     if graph.regions:
@@ -49,6 +62,8 @@ def _actor_json(actor: Actor) -> dict[str, object]:
         whole = actor.time == int(actor.time)
         fields["time"] = int(actor.time) if whole else str(actor.time)
     fields |= actor.params
+    if is_model(actor):  # which says them better
+        return fields
     fields["ports"] = {
         direction: {port.name: _port_json(port) for port in ports}
         for direction, ports in (("in", actor.inputs), ("out", actor.outputs))
@@ -122,6 +137,8 @@ def _dpg_json(dpg: Dpg) -> dict[str, object]:
 
 def _region_json(region: Region) -> dict[str, object]:
     fields: dict[str, object] = {key: getattr(region, key) for key in REGION_KEYS}
+    if region.redundancy != STANDBY:
+        fields["redundancy"] = redundancy_json(region.redundancy)
     fields["branches"] = [
         {
             "row": branch.row,
@@ -131,6 +148,11 @@ def _region_json(region: Region) -> dict[str, object]:
         }
         # Hexadecimal text: as a number it would lose digits in other readers.
         | ({"segment": f"{branch.segment:016x}"} if branch.segment else {})
+        | ({"onward": _onward_json(branch.onward)} if branch.onward else {})
         for branch in region.branches
     ]
     return fields
+
+
+def _onward_json(onward: tuple[Asked, ...]) -> list[dict[str, str]]:
+    return [{"device": a.device, "segment": f"{a.segment:016x}"} for a in onward]

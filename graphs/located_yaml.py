@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import yaml
 
 from dataflow.errors import MisuseError, UnderstudyError, nearest
+from dataflow.finding import Finding
 
 try:
     from yaml import CSafeLoader as _Loader
@@ -93,11 +94,24 @@ class Value:
 
 
 class FileErrors(UnderstudyError):  # noqa: N818  (it holds several)
-    """Everything that is wrong inside a user's files, in the order of their lines."""
+    """Everything that is wrong inside a user's files.
 
-    def __init__(self, messages: Collection[str]) -> None:
+    Attributes:
+        messages: One for each, which begins with its place in a file.
+        findings: The same as a rule found it, with the place; empty if none did.
+    """
+
+    def __init__(
+        self, messages: Collection[str], findings: Collection[tuple[str, Finding]] = ()
+    ) -> None:
         self.messages = tuple(messages)
+        self.findings = tuple(findings)
         super().__init__("\n".join(self.messages))
+
+    @classmethod
+    def broken(cls, findings: Collection[tuple[str, Finding]]) -> Self:
+        """Return what rules found as an error; each with its place."""
+        return cls([f"{place}: {finding}" for place, finding in findings], findings)
 
 
 class Problems:

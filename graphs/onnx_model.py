@@ -23,6 +23,16 @@ from dataflow.graph import TokenType
 
 IR_VERSION_MIN = 4
 """From here on initializers need not be listed as inputs."""
+_RANDOM = frozenset(
+    (
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    )
+)
 _SMALL_ELEMENTS = 1024
 """Initializers up to this size may hold shapes, which inference must see."""
 
@@ -115,6 +125,17 @@ class Model:
             if not found.isdisjoint(reads):
                 found.update(name for name in node.output if name)
         return frozenset(found)
+
+    @cached_property
+    def random(self) -> frozenset[int]:
+        """Indices of the nodes that draw random numbers."""
+        found = (i for i, node in enumerate(self.nodes) if node.op_type in _RANDOM)
+        return frozenset(found)
+
+    @cached_property
+    def rank(self) -> Mapping[str, int]:
+        """Tensor -> its place in the order in which they are made, inputs first."""
+        return dict.fromkeys(self.inputs, -1) | self.producer
 
     def tensor(self, name: str) -> Tensor:
         """Return the dynamic tensor called `name` with its token type.

@@ -1,22 +1,27 @@
 """One branch of a stream's region: what stands at home, the link, the server's part."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dataflow.graph import Actor, Branch, Fifo, Port, PortRef
+from dataflow.graph import Actor, Asked, Branch, Fifo, Port, PortRef
 from graphs.actor_types import behaviour_of, fresh_name, inputs_first
-from graphs.deployment import NO_CODEC
 from graphs.located_yaml import Place
-from graphs.plain_stream import PlainStream, Row, control_input, dynamic_port
+from graphs.plain import control_input, dynamic_port
+from graphs.plain_stream import PlainStream, Row
 from graphs.units import Edge, Unit
 
 
 class PlainBranch:
     """Adds one branch of a stream to the plain graph.
 
-    Everything that crosses in one direction goes through one TX/RX pair, one message an
-    attempt. Codecs stand right before TX and right behind RX, and in a branch that
-    stays at home as well: *full* means the same value wherever it is computed.
+    Everything that crosses a link in one direction goes through one TX/RX pair, one
+    message an attempt. Where the branch passes several servers the answer takes the way
+    back: each link has its own session, in which each message is answered once, and a
+    server behind others need not be reached from the endpoint. Codecs stand right
+    before TX and right behind RX, and in a branch that stays at home as well: *full*
+    means the same value wherever it is computed.
     """
 
     def __init__(self, stream: PlainStream, row: Row) -> None:
@@ -24,13 +29,25 @@ class PlainBranch:
         self._row = row
         self._units = stream.units
         self._plain = stream.plain
-        self._remote = row.way.remote if row.server else frozenset()
+        self._hop = {
+            unit: index for index, hop in enumerate(row.way.hops) for unit in hop.units
+        }
+        """Of what is on a server: which one of its path."""
+        self._devices = (stream.home.device, *row.path)
         self._names = {unit: self._name(unit) for unit in row.way.units}
         self._members: list[str] = []
 
     def _name(self, unit: Unit) -> str:
-        server = self._row.server if unit in self._remote else None
-        return self._unique(self._s.called(str(unit), server))
+        hop = self._hop.get(unit)
+        server = None if hop is None else self._row.path[hop]
+        return self._called(str(unit), server)
+
+    def _called(self, label: str, server: str | None) -> str:
+        """Name an actor: on one server several paths have one of each."""
+        name = self._s.home.called(label, server)
+        if server is not None and len(self._row.path) > 1:
+            return f"{name}#{self._row.name}"
+        return self._unique(name)
 
     def _unique(self, name: str) -> str:
         """Two ways may share a unit; each has its own copy of it."""
@@ -40,45 +57,70 @@ class PlainBranch:
     def build(self) -> Branch:
         row, units = self._row, self._row.way.units
         edges = [e for e in self._s.stream.edges if e.target.unit in units]
-        home = [edge for edge in edges if edge.target.unit not in self._remote]
+        home = [edge for edge in edges if edge.target.unit not in self._hop]
         rounded: dict[Edge, PortRef] = {}
         for unit in units:
-            if unit not in self._remote:
+            if unit not in self._hop:
                 for edge in home:
-                    if edge.target.unit == unit and edge.codec != NO_CODEC:
-                        code = self._encoded(edge, self._origin(edge), None)
+                    if edge.target.unit == unit and edge.codec.encoding:
+                        device = self._s.home.device
+                        code = self._encoded(edge, self._origin(edge), None, device)
                         rounded[edge] = self._decoded(edge, code, None)
                 self._add_unit(unit)
         for edge in home:
             source = rounded.get(edge) or self._origin(edge)
             self._connect(source, self._target(edge), edge)
-        if row.server:
-            self._cross(edges)
+        for hop in range(len(row.path)):
+            self._cross(edges, hop)
         self._connect_answer()
-        worked = row.server or self._s.device
+        asked = self._asked(edges)
         return Branch(
             row=row.name,
             actors=tuple(self._members),
-            device=worked,
+            device=asked[0].device if asked else self._s.home.device,
             quality=row.way.quality,
-            segment=self._identity() if row.server else 0,
+            segment=asked[0].segment if asked else 0,
+            onward=asked[1:],
         )
 
-    def _identity(self) -> int:
-        """Return what names the computation behind the cut."""
-        kinds = [self._units.kinds[u] for u in self._row.way.units if u in self._remote]
-        identities = [k.segment.identity for k in kinds if k.segment is not None]
-        # A server part of several segments is as particular as all of them together.
-        combined = 0
-        for identity in identities:
-            combined = (combined * 0x9E3779B97F4A7C15 + identity) % 2**64
-        return combined
+    def _asked(self, edges: Sequence[Edge]) -> tuple[Asked, ...]:
+        """Return what each server of the path is asked for.
+
+        That is all that is computed from there on, codecs included, and by whom: a
+        server that passes tokens on must know to which one.
+        """
+        asked: tuple[Asked, ...] = ()
+        for hop, device in reversed(list(enumerate(self._row.path))):
+            kinds = [self._units.kinds[u] for u in self._units_on(hop)]
+            text = [
+                f"{k.segment.identity:016x}"
+                if k.segment
+                else f"type {k.type} {json.dumps(k.params, sort_keys=True)}"
+                for k in kinds
+            ]
+            text += [f"codec {edge.codec}" for edge in self._entering(edges, hop)]
+            text += [f"then {a.device} {a.segment:016x}" for a in asked[:1]]
+            digest = hashlib.sha256("\n".join(text).encode()).digest()
+            asked = (Asked(device, int.from_bytes(digest[:8], "big")), *asked)
+        return asked
+
+    def _units_on(self, hop: int) -> list[Unit]:
+        return [unit for unit in self._row.way.units if self._hop.get(unit) == hop]
+
+    def _entering(self, edges: Sequence[Edge], hop: int) -> list[Edge]:
+        """Return the edges that cross the link to a server of the path."""
+        return [
+            edge
+            for edge in edges
+            if self._hop.get(edge.target.unit) == hop
+            and self._hop.get(edge.source.unit) != hop
+        ]
 
     # Actors
 
     def _add(self, actor: Actor, place: Place) -> None:
         """Add a member of the branch, its data ports made dynamic."""
-        carried = actor.device != self._s.device or actor.type == "rx"
+        carried = actor.device != self._s.home.device or actor.type == "rx"
         ports = [
             dynamic_port(p.name, p.direction, p) if not p.optional
             else replace(p, rates=(0, p.rate))
@@ -97,23 +139,13 @@ class PlainBranch:
             rates[PortRef(actor.name, port.name)] = port.rate
 
     def _add_unit(self, unit: Unit) -> None:
-        kind = self._units.kinds[unit]
-        device = self._row.server if unit in self._remote else self._s.device
-        self._add(
-            Actor(
-                self._names[unit],
-                kind.type,
-                kind.ports,
-                kind.params,
-                device,
-                kind.stateful,
-            ),
-            self._s.place(unit),
-        )
+        device = self._devices[self._hop.get(unit, -1) + 1]
+        actor = self._units.kinds[unit].actor(self._names[unit], device)
+        self._add(actor, self._s.place(unit))
 
     def _connect(self, source: PortRef, target: PortRef, edge: Edge) -> None:
         fifo = Fifo(source, target, edge.capacity, edge.delay)
-        self._plain.add_fifo(self._s.roomy(fifo), edge.place)
+        self._plain.add_fifo(self._s.home.roomy(fifo), edge.place)
 
     # Ends
 
@@ -121,7 +153,7 @@ class PlainBranch:
         end = edge.source
         if end in self._s.fork_inputs:
             name = self._s.fork_inputs[end]
-            return PortRef(self._s.called("fork"), f"b{self._row.index}_{name}")
+            return PortRef(self._s.home.called("fork"), f"b{self._row.index}_{name}")
         port = self._units.kinds[end.unit].outputs[end.name]
         return PortRef(self._names[end.unit], port)
 
@@ -133,23 +165,23 @@ class PlainBranch:
     def _codec(self, kind: str, edge: Edge, server: str | None, device: str) -> Actor:
         name = f"{edge.source.unit.actor}.{kind}"
         token = self._units.port(edge.source, "out").token
-        params = {"codec": edge.codec, "token": str(token)}
+        params = {"codec": edge.codec.encoding, "token": str(token)}
         ports = behaviour_of(kind).ports(params)
-        tensors = [e for e in self._s.stream.edges if e.codec != NO_CODEC]
+        tensors = [e for e in self._s.stream.edges if e.codec.encoding]
         if len(tensors) > 1:
             name += f".{self._units.kinds[edge.source.unit].outputs[edge.source.name]}"
-        return Actor(
-            self._unique(self._s.called(name, server)), kind, ports, params, device
-        )
+        return Actor(self._called(name, server), kind, ports, params, device)
 
-    def _encoded(self, edge: Edge, ref: PortRef, server: str | None) -> PortRef:
-        actor = self._codec("encode", edge, server, self._s.device)
+    def _encoded(
+        self, edge: Edge, ref: PortRef, server: str | None, device: str
+    ) -> PortRef:
+        actor = self._codec("encode", edge, server, device)
         self._add(actor, edge.place)
         self._connect(ref, PortRef(actor.name, actor.inputs[0].name), edge)
         return PortRef(actor.name, actor.outputs[0].name)
 
     def _decoded(self, edge: Edge, ref: PortRef, server: str | None) -> PortRef:
-        actor = self._codec("decode", edge, server, server or self._s.device)
+        actor = self._codec("decode", edge, server, server or self._s.home.device)
         self._add(actor, edge.place)
         later = replace(edge, capacity=None, delay=0)
         self._connect(ref, PortRef(actor.name, actor.inputs[0].name), later)
@@ -157,38 +189,35 @@ class PlainBranch:
 
     # The link
 
-    def _cross(self, edges: Sequence[Edge]) -> None:
-        """Add the server's part: over the link, the units there, and back."""
-        server = self._row.server
-        assert server is not None
-        remote = [unit for unit in self._row.way.units if unit in self._remote]
-        base = self._names[remote[0]]
-        entering = [
-            edge
-            for edge in edges
-            if edge.target.unit in self._remote and edge.source.unit not in self._remote
-        ]
+    def _cross(self, edges: Sequence[Edge], hop: int) -> None:
+        """Add a server's part: over the link to it, and the units there."""
+        here, server = self._devices[hop : hop + 2]
+        units = self._units_on(hop)
+        entering = self._entering(edges, hop)
         sources = [self._origin(edge) for edge in entering]
         sources = [
-            self._encoded(edge, ref, server) if edge.codec != NO_CODEC else ref
+            self._encoded(edge, ref, server, here) if edge.codec.encoding else ref
             for edge, ref in zip(entering, sources, strict=True)
         ]
         labels = [
             self._units.kinds[edge.source.unit].outputs[edge.source.name]
             for edge in entering
         ]
-        place = self._units.place(remote[0].actor)
-        arrived = self._link(base, sources, labels, (self._s.device, server), place)
+        place = self._units.place(units[0].actor)
+        base = self._names[units[0]]
+        # A message is compressed as any of its FIFOs asks; all come from one cut.
+        compression = max(edge.codec.compression for edge in entering)
+        arrived = self._link(base, sources, labels, (here, server), place, compression)
         arrived = [
-            self._decoded(edge, ref, server) if edge.codec != NO_CODEC else ref
+            self._decoded(edge, ref, server) if edge.codec.encoding else ref
             for edge, ref in zip(entering, arrived, strict=True)
         ]
-        for unit in remote:
+        for unit in units:
             self._add_unit(unit)
         for edge, ref in zip(entering, arrived, strict=True):
             self._connect(ref, self._target(edge), replace(edge, delay=0))
         for edge in edges:
-            if edge.source.unit in self._remote:
+            if edge.source.unit in units and edge.target.unit in units:
                 self._connect(self._origin(edge), self._target(edge), edge)
 
     def _link(
@@ -198,6 +227,7 @@ class PlainBranch:
         labels: Sequence[str],
         devices: tuple[str, str],
         place: Place,
+        compression: str = "",
     ) -> list[PortRef]:
         """Add a TX/RX pair behind `sources`; return the ports where they arrive."""
         here, there = devices
@@ -212,7 +242,10 @@ class PlainBranch:
                 *(Port(f"in_{n}", "in", p.token, (p.rate,)) for n, p in pairs),
                 *(Port(f"out_{n}", "out", p.token, (p.rate,)) for n, p in pairs),
             )
-            actor = Actor(f"{base}.{kind}", kind, ports, {"peer": peer}, device)
+            params = {"peer": peer}
+            if compression:
+                params["compression"] = compression
+            actor = Actor(f"{base}.{kind}", kind, ports, params, device)
             self._add(actor, place)
             ends.append(actor.name)
         tx, rx = ends
@@ -221,18 +254,26 @@ class PlainBranch:
                 Fifo(source, PortRef(tx, f"in_{name}")),
                 Fifo(PortRef(tx, f"out_{name}"), PortRef(rx, f"in_{name}")),
             ):
-                self._plain.add_fifo(self._s.roomy(fifo), place)
+                self._plain.add_fifo(self._s.home.roomy(fifo), place)
         return [PortRef(rx, f"out_{name}") for name in names]
 
     def _connect_answer(self) -> None:
-        """Bring the branch's answer to the join, from a server over the link."""
+        """Bring the branch's answer to the join, from a server over the links."""
+        ref = self._answer()
+        label = ref.port
+        for hop in reversed(range(len(self._row.path))):
+            base = self._names[self._units_on(hop)[0]]
+            back = self._devices[hop + 1], self._devices[hop]
+            (ref,) = self._link(
+                f"{base}.return", [ref], [label], back, self._s.home.policy
+            )
+        fifo = Fifo(ref, PortRef(self._s.home.called("join"), f"r{self._row.index}"))
+        self._plain.add_fifo(self._s.home.roomy(fifo), self._s.home.policy)
+
+    def _answer(self) -> PortRef:
         end = self._row.way.answer
+        if not self._row.way.units:  # computed upstream: the branch is the identity
+            name = self._s.fork_inputs[end]
+            return PortRef(self._s.home.called("fork"), f"b{self._row.index}_{name}")
         port = self._units.kinds[end.unit].outputs[end.name]
-        ref = PortRef(self._names[end.unit], port)
-        place = self._s.policy
-        if self._row.server:
-            base = self._names[next(u for u in self._names if u in self._remote)]
-            devices = (self._row.server, self._s.device)
-            (ref,) = self._link(f"{base}.return", [ref], [port], devices, place)
-        fifo = Fifo(ref, PortRef(self._s.called("join"), f"r{self._row.index}"))
-        self._plain.add_fifo(self._s.roomy(fifo), place)
+        return PortRef(self._names[end.unit], port)

@@ -6,11 +6,13 @@ to be dead, and one more. t_detect is 0.1 s, the bound on detecting a silent pee
 t_service is taken as 0.02 s until profiles say better.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dataflow.graph import (
+    ALL_ROW,
     CONTROL_TOKEN,
     DROP_ROW,
     Actor,
@@ -23,17 +25,23 @@ from dataflow.graph import (
     TokenType,
 )
 from graphs.actor_types import fresh_name
-from graphs.deployment import WINDOW_MAX, Deployment
-from graphs.located_yaml import Place, Problems
+from graphs.deployment import WINDOW_MAX
+from graphs.exits import EXIT_MODE
+from graphs.iterations import frames_per_iteration
+from graphs.located_yaml import Place
+from graphs.plain import Home, Plain, control_input, dynamic_port
+from graphs.plain_gate import GATE_PORT, PlainGate
 from graphs.streams import Stream, Way
-from graphs.units import Edge, End, Unit, Units
+from graphs.units import End, Unit
 
 DETECT_MS = 100
 SERVICE_MS = 20
 WINDOW_MIN = 4
 BYPASS_EXTRA = 2  # the frame that is fired and the one that is settled
-ROWS_MAX = 255  # a row is one byte on the wire, and `drop` is one
+ROWS_MAX = 254  # a row is one byte on the wire, and `all` and `drop` are two
 RESULTS_TYPE = "results"
+PATH_MARK = "+"
+"""Between the servers of a row: no name of a device has it."""
 
 
 def default_window(rate_hz: float) -> int:
@@ -46,27 +54,27 @@ def default_window(rate_hz: float) -> int:
     return min(max(window, WINDOW_MIN), WINDOW_MAX)
 
 
-@dataclass(slots=True)
-class Plain:
-    """The plain graph as far as it is built."""
+def paths(tiers: Sequence[Sequence[str]], start: int) -> Iterator[tuple[str, ...]]:
+    """Yield every way through the tiers, a server of each, in rotation order.
 
-    deployment: Deployment
-    units: Units
-    actors: dict[str, Actor] = field(default_factory=dict)
-    fifos: list[Fifo] = field(default_factory=list)
-    dpgs: list[Dpg] = field(default_factory=list)
-    regions: list[Region] = field(default_factory=list)
-    places: dict[str, Place] = field(default_factory=dict)
-    problems: Problems = field(default_factory=Problems)
+    Rows next to each other have as little in common as can be: when a frame does not
+    come back, what went wrong on its way is not known yet.
 
-    def add_actor(self, actor: Actor, place: Place) -> None:
-        assert actor.name not in self.actors, actor.name
-        self.actors[actor.name] = actor
-        self.places[actor.name] = place
+    Args:
+        tiers: The servers of each.
+        start: Which one of the first tier comes first; streams begin at different ones.
 
-    def add_fifo(self, fifo: Fifo, place: Place) -> None:
-        self.fifos.append(fifo)
-        self.places[str(fifo)] = place
+    >>> list(paths([["a", "b"], ["x", "y"]], 1))
+    [('b', 'y'), ('a', 'x'), ('b', 'x'), ('a', 'y')]
+    """
+    first, *others = tiers
+    for shifts in itertools.product(*(range(len(tier)) for tier in others)):
+        for turn in range(start, start + len(first)):
+            rest = zip(others, shifts, strict=True)
+            yield (
+                first[turn % len(first)],
+                *(tier[(turn + shift) % len(tier)] for tier, shift in rest),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,18 @@ class Row:
     index: int
     name: str
     way: Way
-    server: str | None
+    path: tuple[str, ...]
+    """Servers that a frame passes; none: it stays at home."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Who reads tokens of an end upstream: an input port; None: the region."""
+
+    target: PortRef | None
+    capacity: int | None
+    delay: int
+    place: Place
 
 
 class PlainStream:
@@ -89,14 +108,20 @@ class PlainStream:
         self.units = plain.units
         self.deployment = plain.deployment
         self.stream = stream
-        self.device = device
-        self.name = name
-        self.rows = self._all_rows(index)
-        self.window = self.deployment.window or default_window(self._rate_hz())
-        self.policy = self.deployment.places.get(
-            "failover", self.deployment.places["map"]
+        self.frames = frames_per_iteration(stream, plain.units)
+        places = self.deployment.places
+        self.home = Home(
+            plain,
+            device,
+            name,
+            self.deployment.window or default_window(self._rate_hz() / self.frames),
+            places.get("failover", places["map"]),
         )
+        self.rows = self._all_rows(index)
         self.fork_inputs = self._name_fork_inputs()
+        self.gate: PlainGate | None = None
+        if stream.gate is not None:
+            self.gate = PlainGate(self.home, stream.gate, self.fork_inputs)
         self.dynamic: list[dict[PortRef, int]] = [{} for _ in self.rows]
         """For each row, the rates of the ports that it plays."""
         self.carried: set[str] = set()
@@ -110,21 +135,20 @@ class PlainStream:
     def _all_rows(self, index: int) -> tuple[Row, ...]:
         rows: list[Row] = []
         for way in self.stream.ways:
-            if way.group is None:
-                rows.append(Row(len(rows), way.actor, way, None))
+            if not way.hops:
+                rows.append(Row(len(rows), way.actor, way, ()))
                 continue
-            servers = self.deployment.groups[way.group].instances
-            start = index % len(servers)
-            for server in servers[start:] + servers[:start]:
-                main = way.quality == "full"
-                name = server if main else f"{way.actor}@{server}"
-                rows.append(Row(len(rows), name, way, server))
+            tiers = [self.deployment.groups[hop.group].instances for hop in way.hops]
+            for path in itertools.islice(paths(tiers, index), ROWS_MAX + 1):
+                name = PATH_MARK.join(path)
+                if way.quality != "full":
+                    name = f"{way.actor}@{name}"
+                rows.append(Row(len(rows), name, way, path))
         self._check_rows(rows)
         return tuple(rows)
 
     def _check_rows(self, rows: Sequence[Row]) -> None:
-        places = self.deployment.places
-        place = places.get("failover", places["map"])
+        place = self.home.policy
         names = [row.name for row in rows]
         if len(rows) > ROWS_MAX:
             self.plain.problems.add(
@@ -132,26 +156,16 @@ class PlainStream:
                 f"failover: {len(rows)} ways to an answer for one stream; "
                 f"the most is {ROWS_MAX}, so list fewer servers",
             )
-        servers = [row.server for row in rows if row.server is not None]
-        for server in dict.fromkeys(servers):
-            if servers.count(server) > 1:
-                ways = ", ".join(row.name for row in rows if row.server == server)
-                # A session keeps the credit of a stream, not of a stream's branches.
-                self.plain.problems.add(
-                    place,
-                    f"failover: {ways}: two ways to an answer on server '{server}'; "
-                    "a stream may have one on each, so put one elsewhere",
-                )
+        taken = {DROP_ROW}
+        taken |= {EXIT_MODE} if self.stream.gate else set()
+        taken |= {ALL_ROW} if self.deployment.redundancy.together else set()
         for name in dict.fromkeys(names):
-            if names.count(name) > 1 or name == DROP_ROW:
+            if names.count(name) > 1 or name in taken:
                 self.plain.problems.add(
                     place,
                     f"failover: two rows would be called '{name}'; "
                     "rename the device group or the actor",
                 )
-
-    def called(self, label: str, server: str | None = None) -> str:
-        return f"{label}[{self.name}]" + (f"@{server}" if server else "")
 
     # The parts of a stream, in the order in which they stand in the plain graph
 
@@ -159,21 +173,72 @@ class PlainStream:
         """Add what stands before the branches: upstream and fork."""
         stream = self.stream
         for unit in stream.upstream:
-            self._add_unit(unit, self.called(str(unit)), self.device)
-        for edge in stream.edges:
-            if edge.source.unit in stream.upstream and edge.target.unit in (
-                stream.upstream
-            ):
-                self.plain.add_fifo(
-                    Fifo(
-                        self._upstream_port(edge.source),
-                        self.ref(self.called(str(edge.target.unit)), edge.target),
-                        edge.capacity,
-                        edge.delay,
-                    ),
-                    edge.place,
-                )
+            self._add_unit(unit, self.home.called(str(unit)), self.home.device)
+        for dpg in stream.dpgs:
+            self._add_dpg(dpg)
         self._add_fork()
+        for end, readers in self._readers().items():
+            self._lead(end, readers)
+        if self.gate is not None:
+            self.gate.open()
+
+    def _readers(self) -> dict[End, list[_Reader]]:
+        """Return who reads each end upstream: units there, the fork, the exit."""
+        before = self.stream.upstream
+        readers: dict[End, list[_Reader]] = {}
+        for edge in self.stream.edges:
+            if edge.source.unit in before and edge.target.unit in before:
+                target = self.ref(self.home.called(str(edge.target.unit)), edge.target)
+                reader = _Reader(target, edge.capacity, edge.delay, edge.place)
+                readers.setdefault(edge.source, []).append(reader)
+        entered = dict.fromkeys(self.fork_inputs)
+        if self.gate is not None and self.stream.gate is not None:
+            entered.setdefault(self.stream.gate.answer)
+        for end in entered:
+            edges = [e for e in self.stream.edges if e.source == end]
+            place = edges[0].place if edges else self.home.policy
+            readers.setdefault(end, []).append(_Reader(None, None, 0, place))
+        return readers
+
+    def _lead(self, end: End, readers: Sequence[_Reader]) -> None:
+        """Lead the tokens of an end upstream to all that read them."""
+        source = self._upstream_port(end)
+        if len(readers) == 1:
+            self._lead_to(end, source, readers[0])
+            return
+        name = self.home.called(f"{end.unit}.{source.port}.copy")
+        made = self.plain.actors[source.actor].port(source.port)
+        outputs = tuple(
+            replace(made, name=f"to{i}", optional=False) for i in range(len(readers))
+        )
+        taken = replace(made, name="of", direction="in", optional=False)
+        actor = Actor(name, "copy", (taken, *outputs), {}, self.home.device)
+        self.plain.add_actor(actor, readers[0].place)
+        self.plain.add_fifo(Fifo(source, PortRef(name, "of")), readers[0].place)
+        for i, reader in enumerate(readers):
+            self._lead_to(end, PortRef(name, f"to{i}"), reader)
+
+    def _lead_to(self, end: End, source: PortRef, reader: _Reader) -> None:
+        if reader.target is not None:
+            fifo = Fifo(source, reader.target, reader.capacity, reader.delay)
+            self.plain.add_fifo(fifo, reader.place)
+        elif self.gate is not None:
+            self.gate.enter(end, source, reader.place)
+        else:
+            target = PortRef(self.home.called("fork"), self.fork_inputs[end])
+            self.plain.add_fifo(self.home.roomy(Fifo(source, target)), reader.place)
+
+    def _add_dpg(self, dpg: Dpg) -> None:
+        """Add a DPG of the graph file, all of it upstream."""
+        modes = {
+            mode: {
+                PortRef(self.home.called(ref.actor), ref.port): rate
+                for ref, rate in row.items()
+            }
+            for mode, row in dpg.modes.items()
+        }
+        name = self.home.called(dpg.name)
+        self.plain.dpgs.append(Dpg(name, self.home.called(dpg.controller), modes))
 
     def end(self, branches: tuple[Branch, ...]) -> None:
         """Add what stands behind the branches, and the region with its control."""
@@ -182,14 +247,11 @@ class PlainStream:
         self._add_sink()
 
     def _add_unit(self, unit: Unit, name: str, device: str) -> None:
-        kind = self.units.kinds[unit]
-        self.plain.add_actor(
-            Actor(name, kind.type, kind.ports, kind.params, device, kind.stateful),
-            self.place(unit),
-        )
+        actor = self.units.kinds[unit].actor(name, device)
+        self.plain.add_actor(actor, self.place(unit))
 
     def place(self, unit: Unit) -> Place:
-        if unit.part == "tail":
+        if unit.part not in ("", "head"):
             return self.units.place(unit.actor)
         return self.deployment.graph.places[unit.actor]
 
@@ -199,7 +261,7 @@ class PlainStream:
 
     def _upstream_port(self, end: End) -> PortRef:
         name = self.units.kinds[end.unit].outputs[end.name]
-        return PortRef(self.called(str(end.unit)), name)
+        return PortRef(self.home.called(str(end.unit)), name)
 
     # Fork, join, row, sink
 
@@ -211,6 +273,7 @@ class PlainStream:
             if edge.source.unit in self.stream.upstream
             and edge.target.unit not in self.stream.upstream
         )
+        ends |= dict.fromkeys(w.answer for w in self.stream.ways if not w.units)
         names: dict[End, str] = {}
         for end in ends:
             port = self.units.kinds[end.unit].outputs[end.name]
@@ -218,102 +281,113 @@ class PlainStream:
         return names
 
     def _add_fork(self) -> None:
-        name = self.called("fork")
-        inputs, outputs = [control_input()], []
+        name = self.home.called("fork")
+        inputs: list[Port] = []
+        outputs: list[Port] = []
         for end, port_name in self.fork_inputs.items():
             made = self.units.port(end, "out")
-            inputs.append(Port(port_name, "in", made.token, made.rates))
+            taken = Port(port_name, "in", made.token, made.rates)
+            inputs.append(taken if self.gate is None else self.gate.governs(taken))
             for row in self.rows:
-                if any(end == edge.source for edge in self._entries(row)):
+                if end in self._entries(row):
                     out = f"b{row.index}_{port_name}"
                     outputs.append(dynamic_port(out, "out", made))
                     self.dynamic[row.index][PortRef(name, out)] = made.rate
-        ports = (*inputs[1:], inputs[0], *outputs)
-        self.plain.add_actor(Actor(name, "fork", ports, {}, self.device), self.policy)
+        ports = (*inputs, *self._controls(), *outputs)
+        self.plain.add_actor(
+            Actor(name, "fork", ports, {}, self.home.device), self.home.policy
+        )
         self.controlled.append(name)
-        for end, port_name in self.fork_inputs.items():
-            place = next(e.place for e in self.stream.edges if e.source == end)
-            fifo = Fifo(self._upstream_port(end), PortRef(name, port_name))
-            self.plain.add_fifo(self.roomy(fifo), place)
-            self._check_single(end, place)
 
-    def _check_single(self, end: End, place: Place) -> None:
-        """Refuse an upstream port that is read upstream as well as behind the fork."""
-        for edge in self.stream.edges:
-            if edge.source == end and edge.target.unit in self.stream.upstream:
-                self.plain.problems.add(
-                    place,
-                    f"fifo from {end.unit}: '{end.name}' goes to '{edge.target.unit}' "
-                    "as well; put an actor with two outputs in front of both",
-                )
+    def _controls(self) -> tuple[Port, ...]:
+        """Return the control inputs of fork and join."""
+        row = control_input()
+        if self.gate is None:
+            return (row,)
+        return (row, replace(row, name=GATE_PORT))
 
-    def _entries(self, row: Row) -> list[Edge]:
-        """Return the edges from upstream into a row's units."""
-        return [
-            edge
+    def _entries(self, row: Row) -> set[End]:
+        """Return the ends upstream that a row reads."""
+        if not row.way.units:
+            return {row.way.answer}
+        return {
+            edge.source
             for edge in self.stream.edges
             if edge.target.unit in row.way.units
             and edge.source.unit in self.stream.upstream
-        ]
-
-    def roomy(self, fifo: Fifo) -> Fifo:
-        """Give a FIFO inside the region, or into it, room for a window of frames."""
-        rate = self.plain.actors[fifo.source.actor].port(fifo.source.port).rate
-        return replace(fifo, capacity=max(fifo.capacity or 0, self.window * rate))
+        }
 
     def _answer_token(self) -> TokenType | None:
         return self.units.port(self.stream.answer, "out").token
 
     def _add_join(self) -> None:
-        name = self.called("join")
+        name = self.home.called("join")
         token = self._answer_token()
+        outcome = Port("outcome", "out", token)
         ports = (
-            control_input(),
+            *self._controls(),
             *(Port(f"r{row.index}", "in", token, (0, 1)) for row in self.rows),
-            Port("outcome", "out", token),
+            outcome if self.gate is None else self.gate.governs(outcome),
         )
-        self.plain.add_actor(Actor(name, "join", ports, {}, self.device), self.policy)
+        self.plain.add_actor(
+            Actor(name, "join", ports, {}, self.home.device), self.home.policy
+        )
         self.controlled.append(name)
         for row in self.rows:
             self.dynamic[row.index][PortRef(name, f"r{row.index}")] = 1
 
     def _add_row(self, branches: tuple[Branch, ...]) -> None:
-        name = self.called("row")
+        name = self.home.called("row")
         ports = tuple(
             Port(f"c{i}", "out", CONTROL_TOKEN, control=True)
             for i in range(len(self.controlled))
         )
-        self.plain.add_actor(Actor(name, "row", ports, {}, self.device), self.policy)
+        self.plain.add_actor(
+            Actor(name, "row", ports, {}, self.home.device), self.home.policy
+        )
         for i, actor in enumerate(self.controlled):
             target = next(p for p in self.plain.actors[actor].inputs if p.control)
             fifo = Fifo(PortRef(name, f"c{i}"), PortRef(actor, target.name))
-            self.plain.add_fifo(self.roomy(fifo), self.policy)
-        region = self.called("region")
+            self.plain.add_fifo(self.home.roomy(fifo), self.home.policy)
+        region = self.home.called("region")
         every = {ref: 0 for rates in self.dynamic for ref in rates}
         modes = {
             row.name: every | rates
             for row, rates in zip(self.rows, self.dynamic, strict=True)
-        } | {DROP_ROW: every}
+        }
+        redundancy = self.deployment.redundancy
+        if redundancy.together:
+            modes[ALL_ROW] = {
+                ref: r for rates in self.dynamic for ref, r in rates.items()
+            }
+        modes[DROP_ROW] = every
         self.plain.dpgs.append(Dpg(region, name, modes, frozenset(self.carried)))
         self.plain.regions.append(
             Region(
                 name=region,
-                stream=self.name,
-                source=self.called(self.stream.source),
-                sink=self.called(self.stream.sink),
+                stream=self.home.name,
+                source=self.home.called(self.stream.source),
+                sink=self.home.called(self.stream.sink),
                 control=name,
-                fork=self.called("fork"),
-                join=self.called("join"),
+                fork=self.home.called("fork"),
+                join=self.home.called("join"),
                 branches=branches,
-                window=self.window,
+                window=self.home.window,
                 deadline_ms=self.deployment.deadline_ms,
+                redundancy=redundancy,
             )
         )
-        self.plain.places[region] = self.policy
+        self.plain.places[region] = self.home.policy
+
+    def _answered(self) -> PortRef:
+        """Return the port where the outcomes come from."""
+        if self.gate is not None:
+            return self.gate.leave()
+        return PortRef(self.home.called("join"), "outcome")
 
     def _add_sink(self) -> None:
         stream = self.stream
-        unit, name = Unit(stream.sink), self.called(stream.sink)
+        unit, name = Unit(stream.sink), self.home.called(stream.sink)
         kind = self.units.kinds[unit]
         answer = stream.answer_fifo.target.port
         ports = tuple(
@@ -326,40 +400,30 @@ class PlainStream:
             params |= {
                 "deployment": self.deployment.name,
                 "graph": self.deployment.graph.graph.name,
-                "rows": [row.name for row in self.rows],
-                "codec": stream.codec,
+                "rows": [EXIT_MODE] * bool(self.gate) + [r.name for r in self.rows],
+                "codec": str(stream.codec),
             }
-        self.plain.add_actor(
-            Actor(name, kind.type, ports, params, self.device, kind.stateful),
-            self.place(unit),
-        )
+        actor = replace(kind.actor(name, self.home.device), ports=ports, params=params)
+        self.plain.add_actor(actor, self.place(unit))
         places = self.deployment.graph.places
         answered = stream.answer_fifo
         self.plain.add_fifo(
             Fifo(
-                PortRef(self.called("join"), "outcome"),
+                self._answered(),
                 PortRef(name, answer),
                 answered.capacity,
                 answered.delay,
             ),
             places[str(answered)],
         )
+        room = (self.home.window + BYPASS_EXTRA) * self.frames
         for fifo in stream.bypass:
             self.plain.add_fifo(
                 Fifo(
-                    PortRef(self.called(stream.source), fifo.source.port),
+                    PortRef(self.home.called(stream.source), fifo.source.port),
                     PortRef(name, fifo.target.port),
-                    max(fifo.capacity or 0, self.window + BYPASS_EXTRA),
+                    max(fifo.capacity or 0, room),
                     fifo.delay,
                 ),
                 places[str(fifo)],
             )
-
-
-def control_input(taken: Iterable[str] = ()) -> Port:
-    return Port(fresh_name("row", taken), "in", CONTROL_TOKEN, control=True)
-
-
-def dynamic_port(name: str, direction: str, like: Port) -> Port:
-    assert direction in ("in", "out")
-    return Port(name, "in" if direction == "in" else "out", like.token, (0, like.rate))

@@ -1,4 +1,4 @@
-"""Cut a model at named tensors into a head and a tail, or take it whole.
+"""Cut a model at named tensors into parts, head to tail; take it, or a part, whole.
 
 A segment is found by walking back from what it must produce to what it is given. The
 walk of the tail must end at the cut: whatever else it reaches that the head computes
@@ -8,12 +8,16 @@ without a word.
 
 Segments are made from the model as its author exported it, never from an optimised
 one: optimisation renames tensors and binds the file to one kind of processor.
+
+Everywhere here `given` names what a part of a model starts from; without it that is the
+model's inputs.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import onnx
 from onnx import helper
@@ -25,35 +29,36 @@ SPLITTER_VERSION = 1
 """Part of a segment's identity: raise it when the same cut means other nodes."""
 
 
-_RANDOM = frozenset(
-    (
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    )
-)
-_OPSET_INT8 = 11  # the first with DynamicQuantizeLinear
-
-
-@dataclass(frozen=True)  # no slots: cached_property needs an instance dictionary
+# No slots: cached_property needs an instance dictionary.
+@dataclass(frozen=True, eq=False)
 class Segment:
     """The part of a model between two cuts.
 
     Attributes:
-        made: Names in the model of the tensors that it outputs, in their order. They
-            are the outputs' own names, save where a segment hands on its input.
-        data: The ONNX file. The same cut of the same model gives the same bytes.
-        model_sha256: Of the model that it is a part of.
+        made: Names in the model of the tensors that it outputs, in the order in which
+            the model makes them. They are the outputs' own names, save where a segment
+            hands on its input.
+        model: What it is a part of.
+        build: Returns the ONNX file.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     made: tuple[str, ...]
-    data: bytes
-    model_sha256: str
+    model: Model
+    build: Callable[[], bytes] = field(repr=False)
+
+    @cached_property
+    def data(self) -> bytes:
+        """The ONNX file. The same cut of the same model gives the same bytes.
+
+        Built when first asked for: it copies the weights, and most segments that a
+        search looks at, or that become part of a larger one, are never run.
+
+        Raises:
+            UnderstudyError: It would be larger than one file can be.
+        """
+        return self.build()
 
     @cached_property
     def sha256(self) -> str:
@@ -70,7 +75,7 @@ class Segment:
         text = "\n".join(
             (
                 f"splitter {SPLITTER_VERSION}",
-                f"model {self.model_sha256}",
+                f"model {self.model.sha256}",
                 *(f"input {t.name} {t.token}" for t in self.inputs),
                 *(f"output {t.name} {t.token}" for t in self.outputs),
             )
@@ -80,15 +85,28 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Both sides of a cut.
+    """A model cut once or more.
 
     Attributes:
-        cut: The tensors that cross, in the order of the model.
+        segments: From the head to the tail.
+        cuts: Between them: the tensors that cross, in the order of the model.
     """
 
-    head: Segment
-    tail: Segment
-    cut: tuple[Tensor, ...]
+    segments: tuple[Segment, ...]
+    cuts: tuple[tuple[Tensor, ...], ...]
+
+    @property
+    def head(self) -> Segment:
+        return self.segments[0]
+
+    @property
+    def tail(self) -> Segment:
+        return self.segments[-1]
+
+    @property
+    def cut(self) -> tuple[Tensor, ...]:
+        """The first one."""
+        return self.cuts[0]
 
 
 def copy_name(tensor: str) -> str:
@@ -99,16 +117,20 @@ def copy_name(tensor: str) -> str:
     return f"{tensor}_copy"
 
 
-def whole(model: Model, outputs: Sequence[str] | None = None) -> Segment:
-    """Return `model` as one segment that produces `outputs` (default: its own).
+def whole(
+    model: Model, outputs: Sequence[str] | None = None, given: Sequence[str] = ()
+) -> Segment:
+    """Return one segment of `model` that produces `outputs` (default: the model's own).
 
     Raises:
         UnderstudyError: An output is not a tensor of the model, or has no fixed size.
     """
-    return _segment(model, (), model.outputs if outputs is None else outputs)
+    return _segment(model, given, model.outputs if outputs is None else outputs)
 
 
-def split(model: Model, cut: Sequence[str], outputs: Sequence[str]) -> Split:
+def split(
+    model: Model, cut: Sequence[str], outputs: Sequence[str], given: Sequence[str] = ()
+) -> Split:
     """Return head and tail of `model`, cut at the tensors `cut`.
 
     Args:
@@ -118,6 +140,7 @@ def split(model: Model, cut: Sequence[str], outputs: Sequence[str]) -> Split:
         outputs: What is used of the model: outputs, and tensors tapped inside. Each is
             exported by the head if it can be computed without passing the cut, else
             by the tail.
+        given: Where the part of the model starts that is cut.
 
     Raises:
         UnderstudyError: A tensor is unknown or of open size, or the cut does not
@@ -125,21 +148,31 @@ def split(model: Model, cut: Sequence[str], outputs: Sequence[str]) -> Split:
     """
     for name in cut:
         model.known(name)
-    if all(name in model.inputs for name in cut):
+    if all(name in (given or model.inputs) for name in cut):
         raise UnderstudyError(
-            f"cut {_quoted(cut)}: an input of {model.where}, so the head would be "
+            f"cut {quoted(cut)}: an input of {model.where}, so the head would be "
             "empty; map the whole model to the server instead"
         )
-    in_front = front(model, cut, outputs)
+    in_front = front(model, cut, outputs, given)
     behind = [name for name in outputs if name not in in_front]
     if not behind:
         raise UnderstudyError(
-            f"cut {_quoted(cut)}: nothing that is used of {model.where} lies behind "
+            f"cut {quoted(cut)}: nothing that is used of {model.where} lies behind "
             "it; cut earlier, or map the whole model to the endpoint"
         )
-    cut_names = _in_order(model, cut)
-    head_names = _in_order(model, (*cut, *in_front))
-    _check_separates(model, cut_names, behind, _walk(model, head_names, ()))
+    cut_names = in_order(model, cut)
+    if passing := bypassing(model, cut, behind, in_front, given):
+        both = ", ".join(in_order(model, (*cut, *passing)))
+        raise UnderstudyError(
+            f"cut {quoted(cut)}: does not separate {model.where}; "
+            f"{quoted(passing)} bypasses it; cut at a tensor behind the place where "
+            f"they meet, or at all of [{both}]"
+        )
+    if drawn := drawn_twice(model, cut, behind):
+        raise UnderstudyError(
+            f"cut {quoted(cut)}: both sides would draw the random numbers of "
+            f"'{drawn}', and not the same; cut elsewhere"
+        )
     tail = _segment(model, cut_names, behind)
     unread = set(cut_names) - {tensor.name for tensor in tail.inputs}
     if unread:
@@ -147,15 +180,45 @@ def split(model: Model, cut: Sequence[str], outputs: Sequence[str]) -> Split:
             f"cut '{min(unread)}': the tail does not read it; leave it out of the cut"
         )
     return Split(
-        head=_segment(model, (), head_names),
-        tail=tail,
-        cut=tuple(model.tensor(name) for name in cut_names),
+        (_segment(model, given, [*cut, *in_front]), tail),
+        (tuple(model.tensor(name) for name in cut_names),),
     )
 
 
-def front(model: Model, cut: Sequence[str], names: Iterable[str]) -> list[str]:
+def split_often(
+    model: Model,
+    cuts: Sequence[Sequence[str]],
+    outputs: Sequence[str],
+    given: Sequence[str] = (),
+) -> Split:
+    """Return the parts of `model`, cut at each of `cuts`, in dataflow order.
+
+    Raises:
+        UnderstudyError: As `split` does for each cut; or a cut does not lie behind the
+            one before it.
+    """
+    single = [split(model, cut, outputs, given) for cut in cuts]
+    segments = [single[0].head]
+    for before, after in itertools.pairwise(single):
+        entering = [tensor.name for tensor in before.cut]
+        leaving = [tensor.name for tensor in after.cut]
+        made = {*leaving, *before.tail.made} - set(after.tail.made)
+        middle = _segment(model, entering, [*made])
+        if {tensor.name for tensor in middle.inputs} != set(entering):
+            raise UnderstudyError(
+                f"cut {quoted(leaving)}: does not lie behind the cut "
+                f"{quoted(entering)}; list the cuts in the order in which a frame "
+                "passes them"
+            )
+        segments.append(middle)
+    return Split((*segments, single[-1].tail), tuple(found.cut for found in single))
+
+
+def front(
+    model: Model, cut: Sequence[str], names: Iterable[str], given: Sequence[str] = ()
+) -> list[str]:
     """Return those of `names` that can be computed without passing the cut."""
-    head = _walk(model, cut, ())
+    head = needed(model, cut, given)
     behind: set[str] = set()
     for index, node in enumerate(model.nodes):
         reads = model.reads[index]
@@ -164,7 +227,7 @@ def front(model: Model, cut: Sequence[str], names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in behind]
 
 
-def _walk(model: Model, names: Iterable[str], stop: Collection[str]) -> set[int]:
+def needed(model: Model, names: Iterable[str], stop: Collection[str]) -> set[int]:
     """Return the indices of the nodes that `names` need, not walking past `stop`."""
     todo = [name for name in names if name not in stop]
     found: set[int] = set()
@@ -176,37 +239,39 @@ def _walk(model: Model, names: Iterable[str], stop: Collection[str]) -> set[int]
     return found
 
 
-def _check_separates(
-    model: Model, cut: Sequence[str], behind: Sequence[str], head_nodes: set[int]
-) -> None:
+def bypassing(
+    model: Model,
+    cut: Sequence[str],
+    behind: Sequence[str],
+    in_front: Sequence[str] = (),
+    given: Sequence[str] = (),
+) -> list[str]:
+    """Return what `behind` reads, other than the cut, of what the head computes.
+
+    The head computes `cut` and `in_front`; what is given to it counts too.
+    """
+    head_nodes = needed(model, (*cut, *in_front), given)
     head_makes = {name for index in head_nodes for name in model.nodes[index].output}
-    given = (head_makes | set(model.inputs)) & model.dynamic - set(cut)
-    tail_nodes = _walk(model, behind, given | set(cut))
+    known = (head_makes | set(model.inputs) | set(given)) & model.dynamic - set(cut)
+    tail_nodes = needed(model, behind, known | set(cut))
     read = {name for index in tail_nodes for name in model.reads[index]}
-    bypassing = _in_order(model, read & given)
-    if bypassing:
-        both = ", ".join(_in_order(model, (*cut, *bypassing)))
-        raise UnderstudyError(
-            f"cut {_quoted(cut)}: does not separate {model.where}; "
-            f"{_quoted(bypassing)} bypasses it; cut at a tensor behind the place where "
-            f"they meet, or at all of [{both}]"
-        )
-    shared = _walk(model, cut, ()) & _walk(model, behind, cut)
-    for index in sorted(shared):
-        if model.nodes[index].op_type in _RANDOM:
-            raise UnderstudyError(
-                f"cut {_quoted(cut)}: both sides would draw the random numbers of "
-                f"'{model.nodes[index].output[0]}', and not the same; cut elsewhere"
-            )
+    return in_order(model, read & known)
 
 
-def _in_order(model: Model, names: Iterable[str]) -> list[str]:
+def drawn_twice(model: Model, cut: Sequence[str], behind: Sequence[str]) -> str | None:
+    """Return a random tensor that both sides of a cut would draw, if there is one."""
+    if not model.random:
+        return None
+    both = model.random & needed(model, cut, ()) & needed(model, behind, cut)
+    return str(model.nodes[min(both)].output[0]) if both else None
+
+
+def in_order(model: Model, names: Iterable[str]) -> list[str]:
     """Return `names` once each, in the order in which the model makes them."""
-    order = dict.fromkeys(model.inputs, -1) | model.producer
-    return sorted(dict.fromkeys(names), key=lambda name: (order[name], name))
+    return sorted(dict.fromkeys(names), key=lambda name: (model.rank[name], name))
 
 
-def _quoted(names: Sequence[str]) -> str:
+def quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
@@ -214,37 +279,74 @@ def _segment(model: Model, given: Sequence[str], outputs: Sequence[str]) -> Segm
     """Return the segment that makes `outputs` from `given` and the model's inputs."""
     for name in outputs:
         model.known(name)
-    nodes = _walk(model, outputs, given)
-    graph = onnx.GraphProto(name=model.proto.graph.name or "graph")
-    read: dict[str, None] = {}
-    for index in sorted(nodes):
-        graph.node.append(model.nodes[index])
-        read |= dict.fromkeys(model.reads[index])
-    copied = [name for name in outputs if name in model.inputs]
-    for name in copied:
-        graph.node.append(helper.make_node("Identity", [name], [copy_name(name)]))
-        read[name] = None
-    given_once = dict.fromkeys((*model.inputs, *given))
-    inputs = [name for name in given_once if name in read]
-    _copy_weights(model, graph, read)
-    _assert_closed(graph, inputs, read)
-    graph.input.extend(model.written(name) for name in inputs)
-    for name in outputs:
-        info = model.written(name)
-        info.name = copy_name(name) if name in copied else name
-        graph.output.append(info)
+    made = in_order(model, outputs)
+    nodes = sorted(needed(model, made, given))
+    offered = dict.fromkeys((*model.inputs, *given))
+    copied = [name for name in made if name in offered]
+    read = {name for index in nodes for name in model.reads[index]} | set(copied)
+    inputs = [name for name in offered if name in read]
+    _check_closed(model, nodes, inputs, read)
     return Segment(
         inputs=tuple(model.tensor(name) for name in inputs),
         outputs=tuple(
             replace(tensor, name=copy_name(tensor.name))
             if tensor.name in copied
             else tensor
-            for tensor in map(model.tensor, outputs)
+            for tensor in map(model.tensor, made)
         ),
-        made=tuple(outputs),
-        data=_file(model, graph),
-        model_sha256=model.sha256,
+        made=tuple(made),
+        model=model,
+        build=partial(_file, model, nodes, inputs, made, copied, read),
     )
+
+
+def _check_closed(
+    model: Model, nodes: Iterable[int], inputs: Iterable[str], read: Collection[str]
+) -> None:
+    """Check that what a segment reads is its inputs and weights, and nothing else."""
+    made = {name for index in nodes for name in model.nodes[index].output}
+    missing = set(read) - made - model.weights - set(inputs)
+    # A name that nobody makes is a fault of the model, not of the cut.
+    if missing:
+        raise UnderstudyError(
+            f"tensor '{min(missing)}': read by a node, but nothing makes it; "
+            "the model is not valid ONNX"
+        )
+
+
+def _file(
+    model: Model,
+    nodes: Iterable[int],
+    inputs: Iterable[str],
+    made: Iterable[str],
+    copied: Collection[str],
+    read: Collection[str],
+) -> bytes:
+    """Return the ONNX file of a segment."""
+    proto = onnx.ModelProto(
+        ir_version=max(model.proto.ir_version, IR_VERSION_MIN),
+        producer_name="understudy",
+    )
+    proto.opset_import.extend(model.proto.opset_import)
+    proto.functions.extend(model.proto.functions)
+    graph = proto.graph
+    graph.name = model.proto.graph.name or "graph"
+    graph.node.extend(model.nodes[index] for index in nodes)
+    for name in copied:
+        graph.node.append(helper.make_node("Identity", [name], [copy_name(name)]))
+    _copy_weights(model, graph, read)
+    graph.input.extend(model.written(name) for name in inputs)
+    for name in made:
+        info = model.written(name)
+        info.name = copy_name(name) if name in copied else name
+        graph.output.append(info)
+    try:
+        return bytes(proto.SerializeToString(deterministic=True))
+    except ValueError:
+        raise UnderstudyError(
+            f"model {model.where}: a part of it is larger than 2 GB, which one ONNX "
+            "file cannot hold; cut it into smaller parts"
+        ) from None
 
 
 def _copy_weights(model: Model, graph: onnx.GraphProto, read: Collection[str]) -> None:
@@ -256,114 +358,3 @@ def _copy_weights(model: Model, graph: onnx.GraphProto, read: Collection[str]) -
     graph.quantization_annotation.extend(
         a for a in source.quantization_annotation if a.tensor_name in read
     )
-
-
-def _assert_closed(
-    graph: onnx.GraphProto, inputs: Iterable[str], read: Iterable[str]
-) -> None:
-    """Check that what a segment reads is its inputs and weights, and nothing else."""
-    made = {name for node in graph.node for name in node.output}
-    weights = {t.name for t in graph.initializer}
-    sparse = {t.values.name for t in graph.sparse_initializer}
-    missing = set(read) - made - weights - sparse - set(inputs)
-    # A name that nobody makes is a fault of the model, not of the cut.
-    if missing:
-        raise UnderstudyError(
-            f"tensor '{min(missing)}': read by a node, but nothing makes it; "
-            "the model is not valid ONNX"
-        )
-
-
-def _file(model: Model, graph: onnx.GraphProto) -> bytes:
-    proto = onnx.ModelProto(
-        ir_version=max(model.proto.ir_version, IR_VERSION_MIN),
-        producer_name="understudy",
-    )
-    proto.opset_import.extend(model.proto.opset_import)
-    proto.functions.extend(model.proto.functions)
-    proto.graph.CopyFrom(graph)
-    try:
-        return bytes(proto.SerializeToString(deterministic=True))
-    except ValueError:
-        raise UnderstudyError(
-            f"model {model.where}: a part of it is larger than 2 GB, which one ONNX "
-            "file cannot hold; cut it into smaller parts"
-        ) from None
-
-
-def with_codec(
-    model: Model, cut: Sequence[str], outputs: Sequence[str], codec: str
-) -> Segment:
-    """Return the whole model with a codec's rounding written in at the cut.
-
-    It is what a split model with that codec computes, in one file: the reference that
-    answers called *full* are compared with. Only what lies behind the cut reads the
-    rounded tensor.
-
-    Args:
-        model: The model that is cut.
-        cut: Names of the tensors that cross; those of type float32 are rounded.
-        outputs: What is used of the model.
-        codec: ``float16`` (cast there and back) or ``int8`` (quantised with the scale
-            and zero point of each tensor, as DynamicQuantizeLinear does).
-
-    Raises:
-        UnderstudyError: The model's operator set is too old for the codec.
-    """
-    opset = max(o.version for o in model.proto.opset_import if not o.domain)
-    if codec == "int8" and opset < _OPSET_INT8:
-        raise UnderstudyError(
-            f"model {model.where}: operator set {opset} has no DynamicQuantizeLinear, "
-            f"which codec int8 needs; export it with {_OPSET_INT8} or later"
-        )
-    front_names = front(model, cut, outputs)
-    behind = [name for name in outputs if name not in front_names]
-    tail = {t for i in _walk(model, behind, cut) for t in model.nodes[i].output if t}
-    rounded = {
-        name: f"{name}_{codec}"
-        for name in cut
-        if model.tensor(name).token.dtype == "float32"
-    }
-    segment = whole(model, outputs)
-    proto = onnx.load_model_from_string(segment.data)
-    nodes = list(proto.graph.node)
-    del proto.graph.node[:]
-    for name, new in rounded.items():
-        if name in model.inputs:
-            proto.graph.node.extend(_round(name, new, codec))
-    for node in nodes:
-        if not tail.isdisjoint(node.output):
-            _rename(node, rounded)
-        proto.graph.node.append(node)
-        for name in node.output:
-            if name in rounded:
-                proto.graph.node.extend(_round(name, rounded[name], codec))
-    return replace(segment, data=bytes(proto.SerializeToString(deterministic=True)))
-
-
-def _round(name: str, rounded: str, codec: str) -> list[onnx.NodeProto]:
-    if codec == "float16":
-        half = f"{rounded}_half"
-        return [
-            helper.make_node("Cast", [name], [half], to=onnx.TensorProto.FLOAT16),
-            helper.make_node("Cast", [half], [rounded], to=onnx.TensorProto.FLOAT),
-        ]
-    parts = [f"{rounded}_{part}" for part in ("codes", "scale", "zero")]
-    return [
-        helper.make_node("DynamicQuantizeLinear", [name], parts),
-        helper.make_node("DequantizeLinear", parts, [rounded]),
-    ]
-
-
-def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
-    """Make `node` and its subgraphs read other tensors."""
-    for index, name in enumerate(node.input):
-        node.input[index] = names.get(name, name)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, attribute.g):
-            shadowed = {i.name for i in graph.input}
-            inner = {a: b for a, b in names.items() if a not in shadowed}
-            for child in graph.node:
-                _rename(child, inner)
-            for output in graph.output:
-                output.name = inner.get(output.name, output.name)

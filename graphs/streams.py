@@ -4,7 +4,8 @@ What a stream's source leads to falls into three parts:
 
 - *upstream*: units on the source's device that run for every frame, up to the fork;
 - *ways*: for each entry of the failover order, the units between fork and join that
-  give this answer and serve no other purpose. On a server, unless the way is local;
+  give this answer and serve no other purpose. On a server or, one after the other, on
+  several, unless the way is local;
 - the sink, and FIFOs that lead from the source straight to it.
 
 This is done once per source actor; `graphs.expand` repeats it for every device.
@@ -16,8 +17,8 @@ from functools import cached_property
 from typing import Literal
 
 from dataflow.behaviour import Behaviour
-from dataflow.graph import Fifo, PortRef
-from graphs.deployment import NO_CODEC, Choice, Deployment
+from dataflow.graph import Dpg, Fifo, PortRef
+from graphs.deployment import Choice, Codec, Deployment
 from graphs.located_yaml import Problems
 from graphs.units import Edge, End, Unit, Units
 
@@ -28,16 +29,38 @@ class Way:
 
     Attributes:
         actor: Of the graph file; names the row of a local way.
-        units: In dataflow order. On `group`: those in `remote`; all others at home.
-        group: Server group, or None when all of it runs at home.
+        units: In dataflow order, those at home first. Empty where the answer is
+            computed for every frame anyway.
+        hops: The server groups that a frame passes, in order, and what runs on each;
+            empty when all of it runs at home.
     """
 
     actor: str
     answer: End
     units: tuple[Unit, ...]
-    remote: frozenset[Unit]
-    group: str | None
+    hops: tuple["Hop", ...]
     quality: Literal["full", "degraded"]
+
+    def hop_of(self, unit: Unit) -> int:
+        """Return which one of `hops` a unit runs on; -1: it runs at home."""
+        found = (i for i, hop in enumerate(self.hops) if unit in hop.units)
+        return next(found, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What a server of one group computes of a way."""
+
+    group: str
+    units: frozenset[Unit]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An early exit of a stream: who decides, and what the early answer is."""
+
+    unit: Unit
+    answer: End
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +77,10 @@ class Stream:
     answer: End
     answer_fifo: Fifo
     bypass: tuple[Fifo, ...]
-    codec: str
+    codec: Codec
+    gate: Gate | None
+    dpgs: tuple[Dpg, ...]
+    """Those of the graph file among its upstream units."""
 
 
 class Streams:
@@ -81,13 +107,17 @@ class Streams:
                     f"failover: order: '{choice.actor}' neither leads to a sink nor is "
                     "under `understudies`; add it there",
                 )
-        for key in self._file.understudies:
-            if found and not any(s.answer_fifo.source == key for s in found):
-                self._problems.add(
-                    self._file.places[f"understudies {key}"],
-                    f"understudies of {key}: it does not lead to the answer of a sink; "
-                    "name the port whose FIFO ends there",
-                )
+        for kind, keys in (
+            ("understudies", self._file.understudies),
+            ("exits", self._file.exits),
+        ):
+            for key in keys:
+                if found and not any(s.answer_fifo.source == key for s in found):
+                    self._problems.add(
+                        self._file.places[f"{kind} {key}"],
+                        f"{kind} of {key}: it does not lead to the answer of a sink; "
+                        "name the port whose FIFO ends there",
+                    )
         return found
 
     def _components(self) -> list[list[str]]:
@@ -103,6 +133,8 @@ class Streams:
         links = [(f.source.actor, f.target.actor) for f in self._units.fifos]
         for key, refs in self._file.understudies.items():
             links += [(key.actor, ref.actor) for ref in refs]
+        for key, early in self._file.exits.items():
+            links += [(key.actor, early.answer.actor), (key.actor, early.gate)]
         for a, b in links:
             if a in root and b in root:
                 root[find(b)] = find(a)
@@ -136,12 +168,16 @@ class Streams:
             )
             return None
         bypass = self._bypass(source, sink, answers[0])
-        inner = _Inner(self._units, source, sink, actors)
+        gate = self._gate(answers[0].source)
+        inner = _Inner(self._units, source, sink, actors, gate)
+        if gate is not None and not self._gate_can_be(inner, gate, answer):
+            return None
         ways = self._ways(inner, answers[0].source, answer)
         upstream = inner.upstream(answer)
         if ways is None or not self._upstream_at_home(source, upstream):
             return None
-        codecs = {e.codec for e in inner.edges} - {NO_CODEC}
+        dpgs = self._dpgs(actors, upstream)
+        codecs = [edge.codec for edge in inner.edges]
         return Stream(
             source=source,
             sink=sink,
@@ -152,8 +188,56 @@ class Streams:
             answer=answer,
             answer_fifo=answers[0],
             bypass=bypass,
-            codec=codecs.pop() if codecs else NO_CODEC,
+            codec=Codec(
+                max((codec.encoding for codec in codecs), default=""),
+                max((codec.compression for codec in codecs), default=""),
+            ),
+            gate=gate,
+            dpgs=dpgs,
         )
+
+    def _gate(self, answer: PortRef) -> Gate | None:
+        """Return the gate in front of an answer, if its graph has an exit there."""
+        found = self._file.exits.get(answer)
+        end = self._units.end(found.answer, "out") if found else None
+        if found is None or end is None or Unit(found.gate) not in self._units.kinds:
+            return None
+        return Gate(Unit(found.gate), end)
+
+    def _gate_can_be(self, inner: "_Inner", gate: Gate, answer: End) -> bool:
+        """Check that an exit is decided before the cut."""
+        main = inner.main(answer)
+        for unit in (gate.answer.unit, gate.unit):
+            late = [u for u in main if u in inner.ancestors(unit)]
+            if late:
+                self._problems.add(
+                    self._units.place(unit.actor),
+                    f"map: {unit}: reads what '{late[-1]}' computes in the branches; "
+                    "an exit is decided for every frame before them, so cut "
+                    f"'{late[-1].actor}' behind the tensor that it reads",
+                )
+                return False
+        return True
+
+    def _dpgs(
+        self, actors: Collection[str], upstream: Iterable[Unit]
+    ) -> tuple[Dpg, ...]:
+        """Return the DPGs of the graph file among `actors`: all before the fork."""
+        before = {unit.actor for unit in upstream}
+        found = []
+        for dpg in self._file.graph.dpgs:
+            members = [*sorted(dpg.members), dpg.controller]
+            late = [name for name in members if name in actors and name not in before]
+            if late:
+                self._problems.add(
+                    self._file.places[late[0]],
+                    f"dpg '{dpg.name}': '{late[0]}' stands behind the fork; a "
+                    "deployment has such DPGs in front of it, so let only `exits` and "
+                    "the failover order choose behind",
+                )
+            elif not before.isdisjoint(members):
+                found.append(dpg)
+        return tuple(found)
 
     def _only(
         self,
@@ -230,7 +314,8 @@ class Streams:
         self, inner: "_Inner", ref: PortRef, answer: End
     ) -> tuple[Way, ...] | None:
         main = inner.main(answer)
-        if not self._main_can_be(main):
+        hops = self._hops(inner, main)
+        if hops is None:
             return None
         stand_ins = {
             r.actor: r
@@ -241,11 +326,11 @@ class Streams:
         if not any(c.actor in {u.actor for u in main} for c in order) and not any(
             c.actor in stand_ins for c in order
         ):
-            order = (Choice(ref.actor, None, self._units.place(ref.actor)),)
+            order = (Choice(ref.actor, (), self._units.place(ref.actor)),)
         ways = []
         for index, choice in enumerate(order):
             if choice.actor in {unit.actor for unit in main}:
-                ways.append(self._main_way(inner, choice, main, answer))
+                ways.append(self._main_way(inner, choice, main, hops, answer))
             elif choice.actor in stand_ins:
                 end = self._units.end(stand_ins[choice.actor], "out")
                 if end is not None:
@@ -257,33 +342,67 @@ class Streams:
             return None
         return tuple(way for way in ways if way is not None)
 
-    def _main_can_be(self, main: Sequence[Unit]) -> bool:
-        """Check that the main way goes to one server and back."""
+    def _hops(self, inner: "_Inner", main: Sequence[Unit]) -> tuple[Hop, ...] | None:
+        """Return the servers that the main way passes, as they are mapped.
+
+        Returns:
+            None if a frame cannot go from one to the next so.
+        """
         remote = [unit for unit in main if self._units.is_remote(unit)]
-        for unit in remote:
-            if self._units.group(unit) != self._units.group(remote[0]):
+        groups = list(dict.fromkeys(map(self._units.group, remote)))
+        place = {unit: groups.index(self._units.group(unit)) for unit in remote}
+        for edge in inner.edges:
+            before, after = edge.source.unit, edge.target.unit
+            if after not in place:
+                continue
+            step = place[after] - place.get(before, -1)
+            if step not in (0, 1):
+                here, there = self._units.group(before), self._units.group(after)
                 self._problems.add(
-                    self._units.place(unit.actor),
-                    f"map: {unit}: on '{self._units.group(unit)}', but its frames come "
-                    f"from '{self._units.group(remote[0])}'; a frame goes to one "
-                    "server, so map both to the same group",
+                    self._units.place(after.actor),
+                    f"map: {after}: on '{there}', but reads '{before}' on '{here}'; a "
+                    f"frame goes from the source to {', '.join(groups)} in this order, "
+                    "and each reads what the one before it sends",
                 )
-                return False
-        return self._returns_last(main, remote)
+                return None
+        if not self._returns_last(main, remote):
+            return None
+        return tuple(
+            Hop(group, frozenset(unit for unit in remote if place[unit] == index))
+            for index, group in enumerate(groups)
+        )
 
     def _main_way(
-        self, inner: "_Inner", choice: Choice, main: Sequence[Unit], answer: End
+        self,
+        inner: "_Inner",
+        choice: Choice,
+        main: tuple[Unit, ...],
+        hops: tuple[Hop, ...],
+        answer: End,
     ) -> Way | None:
-        remote = frozenset(unit for unit in main if self._units.is_remote(unit))
-        group = choice.group or self._units.group(main[0])
-        if self._deployment.groups[group].role == "endpoint":
-            if not self._home(inner, choice, group):
+        actor = answer.unit.actor
+        path = choice.path or tuple(hop.group for hop in hops)
+        path = path or (self._units.group(main[0]),)
+        roles = [self._deployment.groups[group].role for group in path]
+        if roles == ["endpoint"]:
+            if not self._home(inner, choice, path[0]):
                 return None
-            return Way(
-                answer.unit.actor, answer, tuple(main), frozenset(), None, "full"
+            return Way(actor, answer, main, (), "full")
+        if "endpoint" in roles or len(set(path)) < len(path):
+            self._problems.add(
+                choice.place,
+                f"failover: order: {', '.join(path)}: a frame goes from server to "
+                "server and passes none twice; name different groups of role server",
             )
-        moved = remote or frozenset(main)
-        return Way(answer.unit.actor, answer, tuple(main), moved, group, "full")
+            return None
+        if len(path) == len(hops):
+            moved = tuple(
+                Hop(group, hop.units) for group, hop in zip(path, hops, strict=True)
+            )
+        else:
+            remote = [unit for hop in hops for unit in hop.units]
+            moved = (Hop(path[0], frozenset(remote or main)),)
+        return Way(actor, answer, main, moved, "full")
 
     def _returns_last(self, units: Sequence[Unit], remote: Collection[Unit]) -> bool:
         """Check that nothing at home stands behind what is on a server."""
@@ -325,34 +444,37 @@ class Streams:
                 "endpoint computes for every frame, so tap in front of the cut",
             )
             return None
-        if not units:
-            self._problems.add(
-                choice.place,
-                f"failover: order: '{choice.actor}' runs for every frame anyway; "
-                "an understudy is an actor of its own",
-            )
-            return None
+        if not units:  # it runs for every frame anyway
+            if choice.path and not self._home(inner, choice, choice.path[0]):
+                return None
+            return Way(choice.actor, end, (), (), "degraded")
         remote = {unit for unit in units if self._units.is_remote(unit)}
-        if choice.group is None and not self._returns_last(units, remote):
+        if not choice.path and not self._returns_last(units, remote):
             return None
-        group = choice.group or self._units.group(end.unit)
+        group = choice.path[0] if choice.path else self._units.group(end.unit)
         if self._deployment.groups[group].role == "endpoint":
             if not self._home(inner, choice, group):
                 return None
-            return Way(choice.actor, end, units, frozenset(), None, "degraded")
+            return Way(choice.actor, end, units, (), "degraded")
         # What stands at home in front of the first on a server stays there.
-        first = remote or {end.unit}
+        first = remote or self._units.with_its_parts(end.unit)
         moved = frozenset(u for u in units if inner.ancestors(u) & first)
-        return Way(choice.actor, end, units, moved, group, "degraded")
+        return Way(choice.actor, end, units, (Hop(group, moved),), "degraded")
 
 
 class _Inner:
     """The units between source and sink, and who needs whom."""
 
     def __init__(
-        self, units: Units, source: str, sink: str, actors: Iterable[str]
+        self,
+        units: Units,
+        source: str,
+        sink: str,
+        actors: Iterable[str],
+        gate: Gate | None,
     ) -> None:
         self._units = units
+        self._gate = gate
         self.source = source
         mine = set(actors) - {sink}
         self.edges = tuple(
@@ -398,17 +520,20 @@ class _Inner:
     def main(self, answer: End) -> tuple[Unit, ...]:
         """Return the units of the main way: from the first on a server to the answer.
 
-        Where none is on a server, it is the answering unit alone.
+        Where none is on a server, it is the answering unit, a model with its parts.
         """
         needed = self.ancestors(answer.unit)
         remote = {unit for unit in needed if self._units.is_remote(unit)}
         if not remote:
-            return (answer.unit,)
+            return self._ordered(self._units.with_its_parts(answer.unit))
         return self._ordered(u for u in needed if self.ancestors(u) & remote)
 
     def upstream(self, answer: End) -> tuple[Unit, ...]:
         """Return the units that run for every frame, the source first."""
         rest = self.ancestors(answer.unit) - set(self.main(answer))
+        if self._gate is not None:
+            rest |= self.ancestors(self._gate.unit)
+            rest |= self.ancestors(self._gate.answer.unit)
         return self._ordered(rest | {Unit(self.source)})
 
     def private(self, end: End, answer: End) -> tuple[Unit, ...]:

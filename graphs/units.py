@@ -1,11 +1,14 @@
 """Units: the actors of a graph file as a deployment places and cuts them.
 
-A whole actor is one unit; a model that is cut is two, its head and its tail. Edges are
-the FIFOs between units, the cut tensors among them.
+A whole actor is one unit; a model that is cut is several, from its head to its tail;
+parts of a model that are fused (`graphs.fusion`) are one. Edges are the FIFOs between
+units, the cut tensors among them.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from dataflow.behaviour import Behaviour
@@ -18,22 +21,47 @@ from graphs.actor_types import (
     onnx_ports,
     port_of_tensor,
 )
-from graphs.deployment import NO_CODEC, Deployment, Placement, used_actors
+from graphs.deployment import NO_CODEC, Codec, Deployment, Placement, used_actors
 from graphs.located_yaml import Place, Problems
-from graphs.onnx_model import Model
-from graphs.split import Segment, Split, split, whole
+from graphs.split import Segment, Split
+from graphs.submodel import SubModel
 
-Part = Literal["", "head", "tail"]
+RANGE = ".."
+"""Between the names of the first and the last of fused units."""
+Part = str
+"""Of a model that is cut: head, middle, middle2, …, tail; else empty."""
+
+
+def part_names(count: int) -> tuple[Part, ...]:
+    """Return what the parts of a model are called.
+
+    >>> part_names(2), part_names(4)
+    (('head', 'tail'), ('head', 'middle', 'middle2', 'tail'))
+    """
+    if count == 1:
+        return ("",)
+    middle = [f"middle{i}" if i > 1 else "middle" for i in range(1, count - 1)]
+    return ("head", *middle, "tail")
 
 
 class Unit(NamedTuple):
-    """What fires as one: an actor of the graph file, or one side of a cut model."""
+    """What fires as one: an actor of the graph file, one part of a cut, or several.
+
+    >>> str(Unit("net", "head")), str(Unit("net.conv1", last="net.conv7"))
+    ('net.head', 'net.conv1..conv7')
+    """
 
     actor: str
     part: Part = ""
+    last: str = ""
+    """The last of the units that were fused into this one, `actor` being the first."""
 
     def __str__(self) -> str:
-        return f"{self.actor}.{self.part}" if self.part else self.actor
+        first = f"{self.actor}.{self.part}" if self.part else self.actor
+        if not self.last:
+            return first
+        family = first[: first.rfind(".") + 1]
+        return f"{first}{RANGE}{self.last.removeprefix(family)}"
 
 
 class End(NamedTuple):
@@ -52,7 +80,7 @@ class Edge:
     capacity: int | None
     delay: int
     place: Place
-    codec: str = NO_CODEC
+    codec: Codec = NO_CODEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +89,36 @@ class Kind:
 
     type: str
     ports: tuple[Port, ...]
-    params: Mapping[str, object]
+    given: Mapping[str, object]
+    """Parameters, except which segment it runs."""
     stateful: bool
     inputs: Mapping[str, str]
     """Name of an end -> name of the port."""
     outputs: Mapping[str, str]
     segment: Segment | None = None
+    time: int | Fraction | None = None
+
+    def actor(self, name: str, device: str | None) -> Actor:
+        """Return the unit as an actor of a plain graph."""
+        return Actor(
+            name,
+            self.type,
+            self.ports,
+            self.params,
+            device,
+            self.stateful,
+            self.time,
+        )
+
+    @property
+    def params(self) -> dict[str, object]:
+        """Parameters of the actor; its segment's file is made for them.
+
+        Raises:
+            UnderstudyError: The file would be larger than a file can be.
+        """
+        named = {"segment": self.segment.sha256} if self.segment else {}
+        return {**named, **self.given}
 
 
 class Units:
@@ -86,15 +138,22 @@ class Units:
             for ref in (key, *refs)
             if ref.actor in self.actors
         }
+        for key, early in self._file.exits.items():
+            self._answers |= {key, early.answer}
         self.fifos = tuple(
             fifo
             for fifo in self._graph.fifos
             if {fifo.source.actor, fifo.target.actor} <= set(self.actors)
         )
-        self.tensors = {
-            name: port_of_tensor(self._graph.actors[name], self._file.models)
+        models = self._file.models
+        self.parts: dict[str, SubModel] = {
+            name: models.of(self._graph.actors[name].params)
             for name in self.actors
             if is_model(self._graph.actors[name])
+        }
+        self.tensors = {
+            name: port_of_tensor(self._graph.actors[name], models)
+            for name in self.parts
         }
         self.splits: dict[str, Split] = {}
         self.kinds: dict[Unit, Kind] = {}
@@ -110,12 +169,13 @@ class Units:
         """Return where an actor is mapped; where it plays, if only the order says."""
         if actor in self._deployment.mapping:
             return self._deployment.mapping[actor]
-        groups = [c.group for c in self._deployment.order if c.actor == actor]
-        return Placement(groups[0] or "")
+        return Placement(
+            next(c.path for c in self._deployment.order if c.actor == actor and c.path)
+        )
 
     def group(self, unit: Unit) -> str:
-        placement = self.placement(unit.actor)
-        return placement.tail if unit.part == "tail" else placement.group
+        path = self.placement(unit.actor).path
+        return path[part_names(len(path)).index(unit.part)] if unit.part else path[0]
 
     def is_remote(self, unit: Unit) -> bool:
         return self._deployment.groups[self.group(unit)].role == "server"
@@ -126,7 +186,8 @@ class Units:
         An output is of the head where the head makes it, else of the tail.
         """
         name = self.tensor(ref)
-        for part in (Unit(ref.actor), Unit(ref.actor, "head"), Unit(ref.actor, "tail")):
+        path = self.placement(ref.actor).path
+        for part in (Unit(ref.actor, name) for name in part_names(len(path))):
             kind = self.kinds.get(part)
             if kind and name in (kind.inputs if direction == "in" else kind.outputs):
                 return End(part, name)
@@ -161,19 +222,29 @@ class Units:
         if not is_model(actor):
             self.kinds[Unit(actor.name)] = self.kind(actor)
             return
-        model = self._file.models.of(actor)
-        wanted = self._wanted(actor, model)
-        placement = self.placement(actor.name)
-        if not placement.cut:
-            self._add_segment(actor, "", whole(model, wanted))
+        part = self.parts[actor.name]
+        wanted = self._wanted(actor, part)
+        if not wanted:
+            self._problems.add(
+                self._file.places[actor.name],
+                f"actor '{actor.name}': nothing reads what it computes; connect it to "
+                "what does, or remove it",
+            )
             return
-        found = split(model, placement.cut, wanted)
+        placement = self.placement(actor.name)
+        if not placement.cuts:
+            self._add_segment(actor, "", part.segment(wanted))
+            return
+        found = part.split(placement.cuts, wanted)
         self.splits[actor.name] = found
-        self._add_segment(actor, "head", found.head)
-        self._add_segment(actor, "tail", found.tail)
+        names = part_names(len(found.segments))
+        for name, segment in zip(names, found.segments, strict=True):
+            self._add_segment(actor, name, segment)
 
     def _add_segment(self, actor: Actor, part: Part, segment: Segment) -> None:
-        kind = replace(segment_kind(segment), stateful=actor.stateful)
+        # How the time of a model divides among its head and its tail is not known.
+        time = None if part else actor.time
+        kind = replace(segment_kind(segment), stateful=actor.stateful, time=time)
         self.kinds[Unit(actor.name, part)] = kind
 
     def kind(self, actor: Actor) -> Kind:
@@ -191,12 +262,13 @@ class Units:
             actor.stateful,
             {p.name: p.name for p in ports if p.direction == "in"},
             {p.name: p.name for p in ports if p.direction == "out"},
+            time=actor.time,
         )
 
-    def _wanted(self, actor: Actor, model: Model) -> list[str]:
+    def _wanted(self, actor: Actor, part: SubModel) -> list[str]:
         """Return the tensors that are used of a model, in the order of its ports."""
         used = {f.source for f in self.fifos} | self._answers
-        cut = bool(self.placement(actor.name).cut)
+        cut = bool(self.placement(actor.name).cuts)
         tensors = self.tensors[actor.name]
         names = [
             tensors[port.name]
@@ -204,7 +276,7 @@ class Units:
             if PortRef(actor.name, port.name) in used
         ]
         # A whole model need not hand on its input: what feeds it has it as well.
-        return [n for n in dict.fromkeys(names) if cut or n not in model.inputs]
+        return [n for n in dict.fromkeys(names) if cut or n not in part.inputs]
 
     # Edges
 
@@ -212,9 +284,12 @@ class Units:
         edges = []
         for fifo in self.fifos:
             place = self._file.places[str(fifo)]
-            source, target = self._source(fifo.source), self.end(fifo.target, "in")
+            source, delay = self._source(fifo.source)
+            target = self.end(fifo.target, "in")
             if source and target:
-                edges.append(Edge(source, target, fifo.capacity, fifo.delay, place))
+                delay += fifo.delay
+                codec = self._codec(source, target)
+                edges.append(Edge(source, target, fifo.capacity, delay, place, codec))
             elif target is None and self._known(fifo.target.actor):
                 self._problems.add(
                     place,
@@ -222,53 +297,141 @@ class Units:
                     f"'{fifo.target.port}'; remove the fifo",
                 )
         for name, found in self.splits.items():
-            placement = self.placement(name)
-            for tensor in found.cut:
-                encoded = tensor.token.dtype == "float32"
-                edges.append(
-                    Edge(
-                        End(Unit(name, "head"), tensor.name),
-                        End(Unit(name, "tail"), tensor.name),
-                        None,
-                        0,
-                        self.place(name),
-                        placement.codec if encoded else NO_CODEC,
+            parts = [Unit(name, part) for part in part_names(len(found.segments))]
+            codec = self.placement(name).codec
+            for ends, cut in zip(itertools.pairwise(parts), found.cuts, strict=True):
+                for tensor in cut:
+                    source, target = (End(unit, tensor.name) for unit in ends)
+                    edges.append(
+                        Edge(
+                            source,
+                            target,
+                            None,
+                            0,
+                            self.place(name),
+                            codec.of(tensor.token),
+                        )
                     )
-                )
         return tuple(edges)
 
     def _known(self, actor: str) -> bool:
         return any(unit.actor == actor for unit in self.kinds)
 
-    def _source(self, ref: PortRef) -> End | None:
-        """Return the end that a FIFO starts at.
+    def _codec(self, source: End, target: End) -> Codec:
+        """Return how a tensor crosses between two parts of one model."""
+        if not self.same_model(source.unit, target.unit):
+            return NO_CODEC
+        crosses = self.group(source.unit) != self.group(target.unit)
+        token = self.port(source, "out").token
+        if not crosses or token is None:
+            return NO_CODEC
+        return self._codec_of(source.unit.actor).of(token)
 
-        For a tap on the input of a whole model it is the end that feeds that input.
+    def _codec_of(self, actor: str) -> Codec:
+        """Return the codec that is given with some part of the actor's model.
+
+        Two codecs in one model would be two models to compare answers with.
+        """
+        found: dict[Codec, str] = {}
+        for name in self.parts:
+            if self.same_model(Unit(actor), Unit(name)):
+                found.setdefault(self.placement(name).codec, name)
+        found.pop(NO_CODEC, None)
+        if len(found) > 1:
+            first, second, *_ = found.items()
+            self._problems.add(
+                self.place(second[1]),
+                f"map: {second[1]}: codec {second[0]}, but '{first[1]}' of the same "
+                f"model has {first[0]}; give both the same",
+            )
+        return next(iter(found), NO_CODEC)
+
+    def _source(self, ref: PortRef) -> tuple[End | None, int]:
+        """Return the end that a FIFO starts at, and initial tokens in front of it.
+
+        For a tap on the input of a model that is not cut it is the end that feeds that
+        input.
         """
         end = self.end(ref, "out")
         tensor = self.tensors.get(ref.actor, {}).get(ref.port)
         if end or tensor is None:
-            return end
-        feeds = [
-            f.source
-            for f in self.fifos
-            if f.target.actor == ref.actor
-            and self.tensors[ref.actor][f.target.port] == tensor
-        ]
-        return self._source(feeds[0]) if feeds else None
+            return end, 0
+        for fifo in self.fifos:
+            if (
+                fifo.target.actor == ref.actor
+                and self.tensors[ref.actor][fifo.target.port] == tensor
+            ):
+                end, delay = self._source(fifo.source)
+                return end, delay + fifo.delay
+        return None, 0
+
+    # Parts of one model
+
+    def same_model(self, *units: Unit) -> bool:
+        """Say whether all of `units` are of one model."""
+        parts = [self.parts.get(unit.actor) for unit in units]
+        models = {id(part.model) for part in parts if part}
+        return len(models) == 1 and None not in parts
+
+    def with_its_parts(self, unit: Unit) -> set[Unit]:
+        """Return `unit` and the parts of its model, on its group, for it alone.
+
+        They play where a whole model would play. Not for it alone is a part that others
+        read, or that reads what others read too of an actor with one port for it.
+        """
+        found = {
+            edge.source.unit
+            for edge in self.edges
+            if self.same_model(edge.source.unit, unit)
+            and self.group(edge.source.unit) == self.group(unit)
+            and not self.kinds[edge.source.unit].stateful
+        } | {unit}
+        while shared := self._shared(found) - {unit}:
+            found -= shared
+        return found
+
+    def _shared(self, units: Collection[Unit]) -> set[Unit]:
+        """Return those of `units` that have to do with units which are not."""
+        outside = {edge.source for edge in self.edges if edge.target.unit not in units}
+        found: set[Unit] = set()
+        for edge in self.edges:
+            source, target = edge.source.unit, edge.target.unit
+            if edge.delay or target not in units:
+                found.add(source)
+            if edge.delay or (
+                edge.source in outside and self.kinds[source].segment is None
+            ):
+                found.add(target)
+        return found & set(units)
 
 
-def segment_kind(segment: Segment) -> Kind:
-    """Return the kind of a unit that runs `segment`."""
-    ports, params = onnx_ports(segment.inputs, segment.outputs)
-    names = [port.name for port in ports]
-    count = len(segment.inputs)
+def segment_kind(segment: Segment, readers: Mapping[str, int] | None = None) -> Kind:
+    """Return the kind of a unit that runs `segment`.
+
+    Args:
+        segment: What it runs.
+        readers: Tensor -> the ports that it needs, where that is more than one. They
+            are called as the tensor, and ``tensor#2`` and so on; the others may stay
+            unconnected.
+    """
+    again = [
+        (f"{name}#{number}", tensor)
+        for name, tensor in zip(segment.made, segment.outputs, strict=True)
+        for number in range(2, (readers or {}).get(name, 1) + 1)
+    ]
+    outputs = (*segment.outputs, *(tensor for _, tensor in again))
+    ports, params = onnx_ports(segment.inputs, outputs)
+    inputs = [port.name for port in ports if port.direction == "in"]
+    made = [port.name for port in ports if port.direction == "out"]
     return Kind(
         type="onnx",
-        ports=ports,
-        params={"segment": segment.sha256, **params},
+        ports=tuple(
+            replace(port, optional=port.name in made[len(segment.made) :])
+            for port in ports
+        ),
+        given=params,
         stateful=False,
-        inputs=dict(zip((t.name for t in segment.inputs), names, strict=False)),
-        outputs=dict(zip(segment.made, names[count:], strict=True)),
+        inputs=dict(zip((t.name for t in segment.inputs), inputs, strict=True)),
+        outputs=dict(zip((*segment.made, *(n for n, _ in again)), made, strict=True)),
         segment=segment,
     )

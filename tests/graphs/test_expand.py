@@ -7,6 +7,7 @@ import pytest
 
 from dataflow.graph import Graph, PortRef
 from dataflow.rules import check
+from graphs.deployment import CODECS
 from graphs.deployment_file import read_deployment
 from graphs.expand import expand, expansion
 from graphs.graph_file import read_graph, write_graph
@@ -94,6 +95,27 @@ def test_mode_of_a_row_plays_its_own_branch_and_no_other(write: Write) -> None:
             assert playing == {*branch.actors, region.fork, region.join}
 
 
+@pytest.mark.parametrize("told", ["{replicate: 2}", "{hedge: p95}"])
+def test_where_several_may_play_one_row_plays_all(write: Write, told: str) -> None:
+    added = "deadline_ms: 200", f"redundancy: {told}\n  deadline_ms: 200"
+    graph = expanded(write(deployment=added))
+    for dpg, region in zip(graph.dpgs, graph.regions, strict=True):
+        assert list(dpg.modes)[-2:] == ["all", "drop"]
+        alone = [dpg.modes[branch.row] for branch in region.branches]
+        assert dpg.modes["all"] == {
+            ref: max(row[ref] for row in alone) for ref in dpg.dynamic_ports
+        }
+    assert check(graph) == []
+
+
+@pytest.mark.parametrize("told", ["standby", "spread"])
+def test_where_one_plays_at_a_time_no_row_plays_all(write: Write, told: str) -> None:
+    added = "deadline_ms: 200", f"redundancy: {told}\n  deadline_ms: 200"
+    graph = expanded(write(deployment=added))
+    assert {str(region.redundancy) for region in graph.regions} == {told}
+    assert not any("all" in dpg.modes for dpg in graph.dpgs)
+
+
 def test_streams_begin_with_different_servers(write: Write) -> None:
     graph = expanded(write(), counts={"cam": 3, "edge": 2})
     assert [[b.row for b in r.branches[:2]] for r in graph.regions] == [
@@ -103,9 +125,11 @@ def test_streams_begin_with_different_servers(write: Write) -> None:
     ]
 
 
-def test_plain_graph_is_a_graph_file(write: Write, folder: Path) -> None:
+@pytest.mark.parametrize("told", ["standby", "{replicate: 3}", "{hedge: p99}"])
+def test_plain_graph_is_a_graph_file(write: Write, folder: Path, told: str) -> None:
+    added = "deadline_ms: 200", f"redundancy: {told}"
     for codec in ("none", "float16"):
-        graph = expanded(write(), codec=codec)
+        graph = expanded(write(deployment=added), codec=codec)
         Path("plain.yaml").write_text(write_graph(graph))
         assert read_graph(Path("plain.yaml")).graph == graph
 
@@ -119,6 +143,29 @@ def test_every_actor_and_fifo_knows_its_place_in_the_files(write: Write) -> None
     assert location["net.tail[cam.0]@edge.1"] == "demo.yaml:10:3"
     assert location["join[cam.0]"] == "demo.yaml:15:3"
     assert location["camera[cam.0].label -> result[cam.0].label"] == "digits.yaml:16:5"
+
+
+def test_compression_is_of_the_pair_that_crosses_and_of_no_actor(write: Write) -> None:
+    counts = {"cam": 1, "edge": 1}
+    plain, packed = (
+        expanded(write(), codec=codec, counts=counts) for codec in ("int8", "int8+zstd")
+    )
+    assert packed.fifos == plain.fifos
+    changed = [n for n in plain.actors if packed.actors[n] != plain.actors[n]]
+    base = "net.tail[cam.0]@edge.0"
+    assert changed == [f"{base}.tx", f"{base}.rx", "result[cam.0]"]
+    for name in changed[:2]:
+        assert packed.actors[name].params["compression"] == "zstd"
+    assert packed.actors["result[cam.0]"].params["codec"] == "int8+zstd"
+
+
+def test_other_codec_is_another_computation_behind_the_cut(write: Write) -> None:
+    """Peers of different codecs refuse each other's greeting, not each token."""
+    segments = {
+        expanded(write(), codec=codec).regions[0].branches[0].segment
+        for codec in CODECS
+    }
+    assert len(segments) == len(CODECS)
 
 
 def test_codec_stands_right_before_tx_and_right_behind_rx(write: Write) -> None:
@@ -211,11 +258,11 @@ def test_understudy_may_play_on_a_server(write: Write) -> None:
     assert check(graph) == []
 
 
-def test_two_ways_to_an_answer_on_one_server_are_refused(write: Write) -> None:
-    """The second row would be refused at run time: a session knows one per stream."""
-    path = write(deployment=("exit2, exit1]", "{exit2: edge}]"))
-    with pytest.raises(FileErrors, match=r"edge\.0, exit2@edge\.0: two ways to an"):
-        expanded(path)
+def test_one_server_may_have_two_ways_to_an_answer(write: Write) -> None:
+    graph = expanded(write(deployment=("exit2, exit1]", "{exit2: edge}]")))
+    rows = [branch.row for branch in graph.regions[0].branches]
+    assert rows == ["edge.0", "edge.1", "exit2@edge.0", "exit2@edge.1"]
+    assert check(graph) == []
 
 
 def test_smaller_network_may_read_what_the_large_one_reads(write: Write) -> None:
@@ -292,6 +339,18 @@ def test_instances_listen_on_their_own_ports_and_hosts(write: Write) -> None:
     ]
 
 
+def test_instances_serve_metrics_on_their_own_ports(write: Write) -> None:
+    asked = 'role: endpoint, count: 2, metrics: "tcp://127.0.0.1:9100"'
+    path = write(deployment=("role: endpoint, count: 2", asked))
+    devices = read_deployment(path).devices
+    assert [(n, d.metrics) for n, d in devices.items()] == [
+        ("cam.0", "tcp://127.0.0.1:9100"),
+        ("cam.1", "tcp://127.0.0.1:9101"),
+        ("edge.0", None),
+        ("edge.1", None),
+    ]
+
+
 def test_only_the_source_may_pass_by_the_answer(
     write: Write, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,3 +408,16 @@ def test_graph_that_is_deployed_already_is_refused(write: Write) -> None:
         "demo.yaml:3:8: graph: 'digits.yaml' has devices in it already; name the graph "
         "that it was made from",
     )
+
+
+def test_codec_is_part_of_what_a_server_is_asked_for(write: Write) -> None:
+    """One server may hold two plans that differ in nothing else."""
+    path = write()
+    asked = {
+        branch.segment
+        for codec in ("none", "int8")
+        for region in expand(read_deployment(path, codec=codec)).regions
+        for branch in region.branches
+        if branch.segment
+    }
+    assert len(asked) == 2

@@ -20,6 +20,7 @@ from graphs import (
     deployment_file,
     dynamics_file,
     graph_file,
+    mapping,
 )
 from graphs.actor_types import inputs_first
 from graphs.graph_file import read_graph, write_graph
@@ -180,7 +181,9 @@ def test_graph_schema_has_the_keys_that_the_reader_knows() -> None:
     assert keys(parts["dpg"]) == reader_keys(
         dynamics_file.DPG_KEYS_REQUIRED, dynamics_file.DPG_KEYS_OPTIONAL
     )
-    assert keys(region) == reader_keys(dynamics_file.REGION_KEYS)
+    assert keys(region) == reader_keys(
+        dynamics_file.REGION_KEYS, dynamics_file.REGION_KEYS_OPTIONAL
+    )
     assert keys(branch) == reader_keys(
         dynamics_file.BRANCH_KEYS_REQUIRED, dynamics_file.BRANCH_KEYS_OPTIONAL
     )
@@ -197,15 +200,19 @@ def test_deployment_schema_has_the_keys_and_bounds_that_the_reader_knows() -> No
         deployment_file.GROUP_KEYS_REQUIRED, deployment_file.GROUP_KEYS_OPTIONAL
     )
     assert keys(cut) == reader_keys(
-        deployment_file.CUT_KEYS_REQUIRED, deployment_file.CUT_KEYS_OPTIONAL
+        mapping.CUT_KEYS_REQUIRED, mapping.CUT_KEYS_OPTIONAL
+    )
+    assert keys(schema["$defs"]["part"]) == reader_keys(
+        mapping.PART_KEYS_REQUIRED, mapping.PART_KEYS_OPTIONAL
+    )
+    assert keys(schema["$defs"]["chain"]) == reader_keys(
+        mapping.CHAIN_KEYS_REQUIRED, mapping.CUT_KEYS_OPTIONAL
     )
     assert keys(failover) == reader_keys((), deployment_file.FAILOVER_KEYS)
     assert group["properties"]["role"]["enum"] == list(deployment_file.ROLES)
     assert group["properties"]["count"]["maximum"] == deployment.COUNT_MAX
-    assert set(cut["properties"]["codec"]["enum"]) == {
-        *deployment.CODECS,
-        deployment.NO_CODEC,
-    }
+    for form in (cut, schema["$defs"]["part"]):
+        assert form["properties"]["codec"]["enum"] == list(deployment.CODECS)
     failover_keys = failover["properties"]
     assert failover_keys["window"]["maximum"] == deployment.WINDOW_MAX
     assert failover_keys["deadline_ms"]["default"] == deployment.DEADLINE_MS

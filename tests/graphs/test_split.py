@@ -11,7 +11,9 @@ from onnx import TensorProto, helper
 
 from dataflow.errors import MisuseError, UnderstudyError
 from graphs.onnx_model import Model
-from graphs.split import Segment, split, whole, with_codec
+from graphs.rounded import with_codec
+from graphs.split import Segment, split, whole
+from graphs.submodel import submodel
 
 DISABLED = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
 ENABLED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -231,7 +233,7 @@ def test_codec_is_written_into_the_whole_model_behind_the_cut(
         )  # c is a sum of rectified values, so its least is 0
         rounded = np.float32(np.rint(c / step) * step)
     expected = run(found.tail.data, {"c": rounded})["y"]
-    answer = run(with_codec(model, ["c"], ["y"], codec).data, x)["y"]
+    answer = run(with_codec(model, [["c"]], ["y"], codec).data, x)["y"]
     assert np.abs(answer - expected).max() <= 1e-5 * np.abs(expected).max()
     assert np.abs(rounded - c).max() <= error_max * 1.01 * np.abs(c).max()
 
@@ -241,7 +243,7 @@ def test_only_what_lies_behind_the_cut_reads_the_rounded_tensor(digits: Path) ->
     x = frames(1)
     exact = run(whole(model, ["logits", "features2"]).data, x)
     found = run(
-        with_codec(model, ["features1"], ["logits", "features1"], "int8").data, x
+        with_codec(model, [["features1"]], ["logits", "features1"], "int8").data, x
     )
     plain = run(whole(model, ["features1"]).data, x)
     assert np.array_equal(found["features1"], plain["features1"])
@@ -261,7 +263,7 @@ def test_int8_reference_of_an_old_operator_set_is_refused(save: Save) -> None:
         opset=9,
     )
     with pytest.raises(UnderstudyError, match="operator set 9 has no DynamicQuant"):
-        with_codec(Model.read(path), ["a"], ["y"], "int8")
+        with_codec(Model.read(path), [["a"]], ["y"], "int8")
 
 
 @pytest.mark.parametrize(
@@ -342,8 +344,11 @@ def test_both_sides_never_draw_the_same_random_numbers(save: Save) -> None:
         outputs={"y": [1, SIZE]},
         weights={},
     )
+    model = Model.read(path)
     with pytest.raises(UnderstudyError, match="both sides would draw the random"):
-        split(Model.read(path), ["a"], ["y"])
+        split(model, ["a"], ["y"])
+    with pytest.raises(UnderstudyError, match="would both draw the random numbers of"):
+        submodel(model, ["a"])
 
 
 def test_file_that_is_not_onnx_and_file_that_is_not_there(tmp_path: Path) -> None:

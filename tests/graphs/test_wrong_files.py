@@ -128,7 +128,7 @@ def test_overrides_that_name_nothing_are_misuse(write: Write) -> None:
             "device group 'cams': not in demo.yaml; did you mean",
         ),
         ({"counts": {"cam": 0}}, "device group 'cam': count 0; give 1 to 256"),
-        ({"codec": "int4"}, "codec 'int4': not known; use float16, int8, none"),
+        ({"codec": "int4"}, "codec 'int4': not known; use none, zstd, lz4, float16,"),
         ({"params": {"camra": {}}}, "actor 'camra': not in digits.yaml; did you mean"),
     ):
         with pytest.raises(MisuseError) as caught:
