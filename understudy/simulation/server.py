@@ -1,0 +1,303 @@
+"""The serving half of a device."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from heapq import heappush
+from typing import TYPE_CHECKING, Any
+
+from dataflow.wire import sessions as sessions_
+from dataflow.wire.control import Beat, Control
+from dataflow.wire.header import Header, Kind, Nack
+from dataflow.wire.link import BEAT_S
+from dataflow.wire.sessions import Accept, Session
+from understudy.simulation.device import NEVER_S, SPINS_MAX, Device, nothing
+from understudy.simulation.network import Connection, Wire
+
+if TYPE_CHECKING:
+    from understudy.simulation.simulation import Simulation
+
+Value = tuple[int, int, int]
+"""What a branch computes: stream, frame and branch that it was asked for."""
+Token = tuple[Header, Sequence[int], Value | None]
+Answer = tuple[Header, Value | None]
+
+_ANSWER = Kind.ANSWER
+
+
+_Job = tuple[Session, Header, "Connection", Value, float]
+"""A token that waits for its firing, until its budget is spent."""
+
+
+class Server(Device):
+    """The serving half of a device, as `dataflow.host` is.
+
+    Args:
+        segments: What it can compute, and the sizes of the tensors that this takes.
+        compute_s: What a token takes at best.
+    """
+
+    def __init__(
+        self,
+        sim: "Simulation",
+        name: str,
+        segments: Mapping[int, tuple[int, ...]],
+        compute_s: float,
+    ) -> None:
+        super().__init__(sim, name)
+        self.segments = segments
+        self.life = 0
+        self.alive = True
+        self.wires: list[Wire] = []
+        self.compute_s = compute_s
+        self.frozen = False
+        """Not even libzmq's own thread runs."""
+        self.slowness = 1.0
+        self.hop_lost = False
+        self.mute = False
+        """Its answers find the ROUTER's high-water mark, and are lost."""
+        self.troubles = 0
+        """Faults that are on, or under way, here or on a wire that leads here."""
+        self.quiet = False
+        """All is well on all its wires: beats would say nothing, and are left out."""
+        self._boot(0.2 if sim.chance() < 1 / 3 else 0.0)
+
+    def _boot(self, load_s: float) -> None:
+        self.sessions = self.sim.setup.machines.sessions(
+            self.name,
+            incarnation=self.sim.random.getrandbits(64),
+            token_bytes=self.segments,
+        )
+        self._routes: dict[bytes, Connection] = {}
+        self._newest: dict[tuple[str, int], int] = {}
+        self._jobs: deque[_Job] = deque()
+        self._busy_since_s: float | None = None
+        self._wake_s = NEVER_S
+        self._leaving = False
+        self.alive = True
+        self.sim.after(load_s, self._loaded, self.life)
+
+    def crash(self, _: Any = None) -> None:
+        """SIGKILL. Connections close some time after: a big process dies late."""
+        self.life += 1
+        self.alive = False
+        self.forget()
+        for wire in self.wires:
+            wire.lose_all(0.1)
+
+    def restart(self, load_s: float) -> None:
+        if not self.alive:
+            self._boot(load_s)
+
+    def bye(self, _: Any = None) -> None:
+        if self.alive:
+            self._leaving = True
+            self._do(self.sessions.bye())
+
+    def trouble(self, _: Any = None) -> None:
+        """Something is about to go wrong: from here on every beat counts."""
+        self.troubles += 1
+        if not self.quiet:
+            return
+        self.quiet = False
+        now_s, chance = self.clock_s(), self.sim.chance
+        for session in self.sessions.all:
+            beat = Beat(session.number, ready=True, queue=0, age_ms=0)
+            self.sessions.control(session.control, beat, now_s - BEAT_S * chance())
+        for wire in self.wires:
+            heard_s = wire.endpoint.clock_s() - BEAT_S * chance()
+            beat = Beat(wire.link.session, ready=True, queue=0, age_ms=0)
+            wire.link.control(beat, heard_s)
+            wire.arm()
+        self.arm()
+
+    def relief(self, _: Any = None) -> None:
+        self.troubles -= 1
+
+    def thawed(self) -> None:
+        self._wake_s = NEVER_S
+        if self._busy_since_s is None and self._jobs:
+            self._begin()
+        self.arm()
+
+    def arm(self) -> None:
+        """Wake for the next beat."""
+        if self.quiet or not self.alive:
+            return
+        due_s = self.sessions.due_s()
+        if due_s < self._wake_s:
+            self._wake_s = due_s
+            self.alarm(due_s, self._wake)
+
+    def _wake(self, _: float) -> None:
+        if self.paused or self.quiet or self._wake_s > self.clock_s():
+            return
+        self._wake_s = NEVER_S
+        if not self.alive:
+            return
+        for _turn in range(SPINS_MAX):
+            now_s = self.clock_s()
+            if self.sessions.due_s() > now_s:
+                break
+            self._tick(now_s)
+        else:
+            self.sim.fail("L3", f"{self.name} is always due, with nothing to do")
+        self.quiet = self._is_quiet()
+        self.arm()
+
+    def _is_quiet(self) -> bool:
+        if self.troubles or self.sim.spreads or len(self.sessions) != len(self.wires):
+            return False
+        return all(wire.usable() and not wire.endpoint.paused for wire in self.wires)
+
+    def _tick(self, now_s: float) -> None:
+        since_s = self._busy_since_s
+        self._do(
+            self.sessions.tick(
+                now_s,
+                queue=len(self._jobs),
+                age_ms=0 if since_s is None else int((now_s - since_s) * 1e3),
+                about=nothing,
+            )
+        )
+
+    def _loaded(self, life: int) -> None:
+        if life != self.life:
+            return
+        if self.paused:
+            self.keep(self, self._loaded, life)
+            return
+        self._do(self.sessions.load_done(self.clock_s()))
+
+    def control(self, connection: Connection, message: Control) -> None:
+        """A message came on the control lane of `connection`."""
+        if connection.closed and connection.broken:
+            return
+        self._routes[connection.route] = connection
+        if self.sim.packed:
+            message = self.sim.through_control(message)
+        self._do(self.sessions.control(connection.route, message, self.clock_s()))
+        self.arm()
+
+    def data(self, connection: Connection, message: Token) -> None:
+        """A message came on the data lane of `connection`."""
+        if connection.closed and connection.broken:
+            return
+        self._routes[connection.route] = connection
+        header, sizes, value = message
+        if self.sim.packed:
+            header = self.sim.through_header(header)
+        now_s = self.sim.now_s * self.pace + self.start_s
+        actions = self.sessions.data(connection.route, header, sizes, now_s)
+        if header.session < connection.session:
+            self._check_stale(connection, actions)
+        for action in actions:
+            if type(action) is Accept:
+                assert value is not None, "a probe was accepted"
+                self._accept(action, connection, value, now_s)
+            else:
+                self._do([action])
+
+    def _check_stale(
+        self, connection: Connection, actions: Sequence[sessions_.Action]
+    ) -> None:
+        # Before it greeted, the server cannot know that a session is an older one.
+        endpoint = connection.wire.endpoint
+        known = self._newest.get((endpoint.name, endpoint.incarnation), 0)
+        sound = connection.session > known or not actions
+        self.sim.check("S4", sound, "a token of an older session has an effect")
+
+    def _accept(
+        self, accept: Accept, connection: Connection, value: Value, now_s: float
+    ) -> None:
+        session, offer, header = accept
+        stream = header.stream
+        waiting = connection.waiting.get(stream, 0)
+        # One test for what never happens; what exactly, is said when it does.
+        if not (
+            header.segment == offer.segment
+            and header.segment in self.segments
+            and header.session == session.number
+            and header.ordinal < session.limits[stream]
+            and session.number >= self._newest[session.device, session.incarnation]
+            and waiting < offer.window
+        ):
+            self._tell_unsound(accept, waiting)
+        connection.waiting[stream] = waiting + 1
+        expires_s = now_s + header.budget_us / 1e6
+        self._jobs.append((session, header, connection, value, expires_s))
+        if self._busy_since_s is None:
+            self._begin()
+
+    def _tell_unsound(self, accept: Accept, waiting: int) -> None:
+        session, offer, header = accept
+        check = self.sim.check
+        check("S3", header.segment in self.segments, "a segment it does not have")
+        check("S3", header.segment == offer.segment, "a segment not offered")
+        check("S4", header.session == session.number, "a token of another session")
+        limit = session.limits[header.stream]
+        check("S2", header.ordinal < limit, f"ordinal {header.ordinal} of {limit}")
+        newest = self._newest[session.device, session.incarnation]
+        check("S4", session.number >= newest, "a token of an older session")
+        check("S2", waiting < offer.window, f"{waiting + 1} tokens of {offer.window}")
+
+    def _begin(self) -> None:
+        sim = self.sim
+        self._busy_since_s = now_s = sim.now_s * self.pace + self.start_s
+        done_s = sim.now_s
+        if now_s < self._jobs[0][-1]:
+            done_s += self.compute_s * self.slowness * (0.9 + 0.4 * sim.chance())
+        heappush(sim.heap, (done_s, next(sim.count), self._finish, self.life))
+
+    def _finish(self, life: int) -> None:
+        if life != self.life:
+            return
+        if self.paused:
+            self.keep(self, self._finish, life)
+            return
+        session, header, connection, value, expires_s = self._jobs.popleft()
+        connection.waiting[header.stream] -= 1
+        started_s, self._busy_since_s = self._busy_since_s, None
+        assert started_s is not None, "a firing ended that never began"
+        limit = self.sessions.answered(session, header)
+        if started_s >= expires_s:
+            self._do([self.sessions.nack(session, header, Nack.EXPIRED)])
+        elif self.hop_lost:
+            self._do([self.sessions.nack(session, header, Nack.HOP)])
+        # Not by `_routes`: the answer goes to the lane that the session knows.
+        elif connection.route == session.lane and not self.mute:
+            connection.down((header.answer(_ANSWER, limit=limit), value))
+            if self._leaving and connection.closed:
+                self._check_drained(connection, value)
+        if self._jobs:
+            self._begin()
+
+    def _check_drained(self, connection: Connection, value: Value) -> None:
+        """What it had under way when it said goodbye is still waited for."""
+        number, frame, _ = value
+        branch = connection.wire.branches[number]
+        results = branch.stream.results
+        dropped = frame < len(results) and results[frame].reason == "no-branch"
+        text = f"{self.name} answers frame {frame}, which nobody waited for"
+        self.sim.check("L4", not (dropped and connection.given_up), text)
+
+    def _do(self, actions: Sequence[sessions_.Action]) -> None:
+        for action in actions:
+            match action:
+                case sessions_.Send(route, message):
+                    if route in self._routes:
+                        self._routes[route].down(message)
+                case sessions_.Reply(route, header):
+                    if route in self._routes:
+                        self._routes[route].down((header, None))
+                case sessions_.Opened(session):
+                    key = session.device, session.incarnation
+                    self.sim.check(
+                        "S4",
+                        session.number > self._newest.get(key, 0),
+                        f"{self.name} goes back to session {session.number}",
+                    )
+                    text = f"{self.name} is going, and takes {session.device}"
+                    self.sim.check("S8", not self._leaving, text)
+                    self._newest[key] = session.number
+                case _:
+                    pass
