@@ -51,7 +51,7 @@ def _graph(path: Path) -> Graph:
     if is_graph_file(path):
         from graphs.graph_file import read_graph
 
-        return read_graph(path).graph
+        return read_graph(path).undivided
     from graphs.deployment_file import read_deployment
     from graphs.expand import expand
 

@@ -11,14 +11,12 @@ from typing import Any
 
 from dataflow.failures import (
     VERDICTS,
-    Answer,
     Consequence,
-    Failure,
     FailureTable,
     Required,
     Verdict,
-    link_name,
 )
+from dataflow.standing import Answer, Failure, link_name
 from understudy.summary import counted
 
 LINES_MAX = 24
@@ -120,6 +118,7 @@ def _row_json(row: Consequence) -> dict[str, Any]:
                 "row": answer.row,
                 "device": answer.device,
                 "reason": answer.reason,
+                "others": list(answer.others),
             }
             for answer in row.answers
         },
@@ -182,7 +181,7 @@ def _absolute(answers: Sequence[Answer]) -> str:
 
 def _what(answer: Answer) -> Answer:
     """Return what two streams have in common that are told of in the same words."""
-    return replace(answer, stream="", device="")
+    return replace(answer, stream="", device="", needs_ms=0.0)
 
 
 def _said(who: str, answer: Answer, count: int) -> str:
@@ -190,7 +189,14 @@ def _said(who: str, answer: Answer, count: int) -> str:
         return f"{who} ends" if count == 1 else f"{who} end"
     if answer.status == "dropped":
         return f"{who} dropped ({answer.reason})"
-    return f"{who} -> {answer.row} ({answer.status})"
+    return f"{who} -> {_players(answer)} ({answer.status})"
+
+
+def _players(answer: Answer) -> str:
+    """Return who answers, as the mode of redundancy has it."""
+    between = {"spread": " or ", "replicate": " and "}
+    rows = (answer.row, *answer.others)
+    return between.get(answer.redundancy.mode, ", when late ").join(rows)
 
 
 def _some(names: Sequence[str], last: str = ", ", most: int = _NAMES_MAX) -> str:

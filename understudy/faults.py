@@ -8,7 +8,7 @@ against its own median; the largest counts. Frames degraded and dropped among th
 frames are counted beside it.
 
 Times of different devices are compared as they are: right on one host, where the
-monotonic clock is one clock.
+monotonic clock is one clock, and after `clocks.aligned`.
 """
 
 import math
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
+from understudy.refill import Fill
 from understudy.run_folder import DeviceRecord, Event, Result, Run, StreamRecord
 
 GAP_WINDOW_S = 2.0
@@ -24,6 +25,9 @@ BASELINE_FRAMES = 200
 SERVING_S = 1.0
 """A device served a stream at a fault if it answered one of its frames this shortly
 before. Longer than one frame: rows may take turns."""
+
+NOTICED_AFTER_S = 1.0
+"""A fault that was mended may still be noticed this long: what it held back comes."""
 
 _FAREWELL_S = 0.1
 """A device that stops says so and logs it at about the same time, in either order."""
@@ -41,7 +45,12 @@ class Detection:
     decided_us: float | None
     """From detecting to knowing what plays instead; None: nothing was outstanding."""
     switched_ms: float | None
-    """From deciding to the start of the first replacement."""
+    """From deciding to the start of the last replacement."""
+    error_ms: float
+    """The most that `detected_ms` is wrong, where clocks differ; see `clocks`."""
+    refilled_ms: float | None
+    """From there until the device's streams had no more frames without an outcome than
+    usual, see `refill`; None: they had not, or nothing is known of before."""
     frames: int
     """Frames that were outstanding at the lost peer, and moved."""
 
@@ -54,7 +63,12 @@ class FaultFigures:
     """Since the first frame of the run."""
     target: str
     signal: str
-    """Empty: the launcher sent none, a device lost this peer by itself."""
+    """Empty: the launcher sent none."""
+    kind: str
+    """What was done, where the launcher names it; no signal and no kind: a device lost
+    this peer by itself."""
+    observer: str
+    """The device that could notice, if only one could: of a link, who dials."""
     streams: tuple[str, ...]
     """Those whose gap is meant."""
     serving: bool
@@ -66,16 +80,18 @@ class FaultFigures:
     worst_stream: str
     worst_frame: int
     """The frame that waited longest; -1 if there is none."""
+    full: int
     degraded: int
     dropped: int
     restarted_s: float | None
-    """Since the fault; also a SIGCONT after a SIGSTOP."""
+    """Since the fault; also a SIGCONT after a SIGSTOP, or a link that was mended."""
     back_s: float | None
     """Since the fault, when the last device that missed it had it back."""
 
     @property
     def name(self) -> str:
-        return f"{self.signal or 'lost'} {self.target}"
+        link = f"{self.observer}-" if self.kind and self.observer else ""
+        return f"{self.kind or self.signal or 'lost'} {link}{self.target}"
 
     @property
     def acting(self) -> tuple[Detection, ...]:
@@ -84,7 +100,7 @@ class FaultFigures:
 
     @property
     def detected_ms(self) -> float | None:
-        """The slowest of those that mattered; so are the next two."""
+        """The slowest of those that mattered; so are the next three."""
         return maximum(d.detected_ms for d in self.acting)
 
     @property
@@ -94,6 +110,10 @@ class FaultFigures:
     @property
     def switched_ms(self) -> float | None:
         return maximum(d.switched_ms for d in self.acting)
+
+    @property
+    def refilled_ms(self) -> float | None:
+        return maximum(d.refilled_ms for d in self.acting)
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -116,7 +136,15 @@ class _Loss:
     until_s: float
     """When the next fault of the same target begins."""
     observer: str = ""
-    """The device that lost it; empty if the launcher set the fault."""
+    """The only device that loses it; empty: all that use it do."""
+    kind: str = ""
+    noticed_until_s: float = math.inf
+    """What is noticed later is not for it: it was mended."""
+
+    @property
+    def set(self) -> bool:
+        """The launcher did it, and knows when."""
+        return bool(self.signal or self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +155,7 @@ class _Timeline:
     results: tuple[Result, ...]
     fired_s: tuple[float, ...]
     longest_s: float
+    fill: Fill
 
     def outstanding_or_fired(self, t_s: float, until_s: float) -> list[Result]:
         """Return the results that fired by `until_s` and settled after `t_s`."""
@@ -153,6 +182,10 @@ def _timeline(record: StreamRecord) -> _Timeline:
         results,
         tuple(r.fired_s for r in results),
         max((r.settled_s - r.fired_s for r in results), default=0.0),
+        Fill(
+            tuple(r.fired_s for r in results),
+            tuple(sorted(r.settled_s for r in results)),
+        ),
     )
 
 
@@ -167,14 +200,31 @@ def faults(run: Run, origin_s: float) -> Iterator[FaultFigures]:
 def _set_faults(run: Run) -> list[_Loss]:
     faults = [e for e in run.launched("fault") if e.signal != "SIGCONT"]
     losses = []
-    for target in dict.fromkeys(e.text("target") for e in faults):
-        of_target = [e for e in faults if e.text("target") == target]
+    for target, observer in dict.fromkeys(_struck(e) for e in faults):
+        of_target = [e for e in faults if _struck(e) == (target, observer)]
         ends = [e.t_s for e in of_target[1:]] + [math.inf]
         losses += [
-            _Loss(e.t_s, target, e.signal, until_s)
+            _Loss(
+                e.t_s,
+                target,
+                e.signal,
+                until_s,
+                observer,
+                e.text("kind"),
+                _mended_s(run, e) + NOTICED_AFTER_S,
+            )
             for e, until_s in zip(of_target, ends, strict=True)
         ]
     return losses
+
+
+def _mended_s(run: Run, fault: Event) -> float:
+    ends = (e.t_s for e in run.launched("mended") if _struck(e) == _struck(fault))
+    return min((t_s for t_s in ends if t_s >= fault.t_s), default=math.inf)
+
+
+def _struck(fault: Event) -> tuple[str, str]:
+    return fault.text("target"), fault.text("observer")
 
 
 def _unexplained(run: Run) -> list[_Loss]:
@@ -210,7 +260,7 @@ def _explained(run: Run, observer: DeviceRecord, suspect: Event) -> bool:
         e.t_s
         for name in ("fault", "exit")
         for e in run.launched(name)
-        if e.text("target") == peer
+        if e.text("target") == peer and e.text("observer") in ("", observer.device)
     ]
     for life in run.devices:
         if life.device == peer:
@@ -237,13 +287,16 @@ def _fault(
         t_s=loss.t_s - origin_s,
         target=loss.target,
         signal=loss.signal,
+        kind=loss.kind,
+        observer=loss.observer,
         streams=tuple(dict.fromkeys(gap.stream for gap in gaps)),
         serving=bool(served),
-        detections=tuple(_detections(run, loss)),
+        detections=tuple(_detections(run, meant, loss)),
         gap_ms=worst.gap_ms if worst else None,
         baseline_ms=worst.baseline_ms if worst else None,
         worst_stream=worst.stream if worst else "",
         worst_frame=worst.frame if worst else -1,
+        full=sum(r.frames for r in window if r.status == "full"),
         degraded=sum(r.frames for r in window if r.status == "degraded"),
         dropped=sum(r.frames for r in window if r.status == "dropped"),
         restarted_s=None if restarted_s is None else restarted_s - loss.t_s,
@@ -292,13 +345,21 @@ def _gap(stream: _Timeline, t_s: float) -> _Gap | None:
     return _Gap(stream.record.stream, worst.frame, gap_ms, baseline_ms)
 
 
+def gap_ms(record: StreamRecord, t_s: float) -> float | None:
+    """Return the gap of one stream at a fault at `t_s` of its own device's clock."""
+    gap = _gap(_timeline(record), t_s)
+    return None if gap is None else gap.gap_ms
+
+
 def _median(values: Sequence[float]) -> float:
     ascending = sorted(values)
     half = len(ascending) // 2
     return (ascending[half] + ascending[~half]) / 2
 
 
-def _detections(run: Run, loss: _Loss) -> Iterator[Detection]:
+def _detections(
+    run: Run, streams: Sequence[_Timeline], loss: _Loss
+) -> Iterator[Detection]:
     """Yield the first suspicion of each life of a device, in order of time."""
     found = []
     for observer in run.devices:
@@ -306,11 +367,12 @@ def _detections(run: Run, loss: _Loss) -> Iterator[Detection]:
             continue
         names = ("link.suspect", "session.ended")  # the one that dialled, the other
         noticed = (e for name in names for e in observer.named(name))
-        suspects = sorted(_of_loss(noticed, loss), key=lambda e: e.t_s)
+        of_loss = (e for e in _of_loss(noticed, loss) if e.t_s < loss.noticed_until_s)
+        suspects = sorted(of_loss, key=lambda e: e.t_s)
         if suspects:
             found.append((suspects[0], _decision(observer, loss), observer.device))
     for suspect, decision, device in sorted(found, key=lambda item: item[0].t_s):
-        detected_ms = None if loss.observer else (suspect.t_s - loss.t_s) * 1e3
+        detected_ms = (suspect.t_s - loss.t_s) * 1e3 if loss.set else None
         steps = [
             decision.number(key) if decision else None
             for key in ("detected_s", "decided_s", "switched_s")
@@ -325,8 +387,24 @@ def _detections(run: Run, loss: _Loss) -> Iterator[Detection]:
             detected_ms=detected_ms,
             decided_us=None if decided_s is None else decided_s * 1e6,
             switched_ms=None if switched_s is None else switched_s * 1e3,
+            error_ms=run.clock_errors_s.get(device, 0.0) * 1e3,
+            refilled_ms=_refilled_ms(streams, device, loss, steps[-1]),
             frames=_moved(decision) if decision else 0,
         )
+
+
+def _refilled_ms(
+    streams: Sequence[_Timeline], device: str, loss: _Loss, from_s: float | None
+) -> float | None:
+    """Return how long the last of the device's streams took; all have to be back."""
+    if from_s is None:
+        return None
+    fills = [s.fill for s in streams if s.record.device == device]
+    known = [fill for fill in fills if fill.usual(loss.t_s) is not None]
+    backs = [fill.back_s(loss.t_s, from_s) for fill in known]
+    if not backs or None in backs:
+        return None
+    return (max(back for back in backs if back is not None) - from_s) * 1e3
 
 
 def _moved(decision: Event) -> int:
@@ -352,6 +430,7 @@ def _decision(observer: DeviceRecord, loss: _Loss) -> Event | None:
 def _restarted_s(run: Run, loss: _Loss) -> float | None:
     starts = [*run.launched("start")]
     starts += [e for e in run.launched("fault") if e.signal == "SIGCONT"]
+    starts += [e for e in run.launched("mended") if e.text("observer") == loss.observer]
     return min(
         (
             e.t_s

@@ -79,6 +79,8 @@ class ServedFigures:
     status: Status
     frames: int
     share: float
+    accuracy: Accuracy | None
+    latency: Latency | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class StreamFigures:
     degraded: int
     dropped: int
     retried: int
-    """Frames that took more than one attempt."""
+    """Frames that took more than one attempt: retried, replicated or hedged."""
     fps: float | None
     """Frames answered per second."""
     latency: Latency | None
@@ -133,12 +135,16 @@ class Figures:
         data = {"understudy": VERSION, **asdict(self)}
         for outcome, found in zip(data["outcomes"], self.outcomes, strict=True):
             outcome["name"] = found.name
-            if found.accuracy:
-                outcome["accuracy"]["share"] = found.accuracy.share
+        groups: tuple[OutcomeFigures | ServedFigures, ...]
+        groups = (*self.outcomes, *self.served)
+        for entry, each in zip(data["outcomes"] + data["served"], groups, strict=True):
+            if each.accuracy:
+                entry["accuracy"]["share"] = each.accuracy.share
         for fault, seen in zip(data["faults"], self.faults, strict=True):
             fault["detected_ms"] = seen.detected_ms
             fault["decided_us"] = seen.decided_us
             fault["switched_ms"] = seen.switched_ms
+            fault["refilled_ms"] = seen.refilled_ms
         return data
 
 
@@ -253,26 +259,36 @@ def _outcomes(
 
 def _accuracy(results: Sequence[Result]) -> Accuracy | None:
     judged = [
-        r.answer == r.label
+        answer == label
         for r in results
-        if r.label is not None and r.status != "dropped"
+        if r.status != "dropped"
+        for answer, label in zip(r.answers, r.labels, strict=True)
+        if label is not None
     ]
     return Accuracy(sum(judged), len(judged)) if judged else None
 
 
 def _served(run: Run, frames: int) -> Iterator[ServedFigures]:
-    counts: Counter[tuple[str, str, Status]] = Counter()
+    groups: dict[tuple[str, str, Status], list[Result]] = defaultdict(list)
     for record in run.streams:
         for r in record.results:
             if r.status != "dropped":
-                place = _place(run, record, r.row)
-                counts[r.row, place, r.status] += r.frames
+                groups[r.row, _place(run, record, r.row), r.status].append(r)
     row_rank = _row_order(run)
     for row, place, status in sorted(
-        counts, key=lambda key: (row_rank(key[0]), _STATUS_ORDER[key[2]], key[1])
+        groups, key=lambda key: (row_rank(key[0]), _STATUS_ORDER[key[2]], key[1])
     ):
-        count = counts[row, place, status]
-        yield ServedFigures(row, place, status, count, count / frames)
+        group = groups[row, place, status]
+        count = sum(r.frames for r in group)
+        yield ServedFigures(
+            row=row,
+            device=place,
+            status=status,
+            frames=count,
+            share=count / frames,
+            accuracy=_accuracy(group),
+            latency=latency(group),
+        )
 
 
 def _place(run: Run, record: StreamRecord, row: str) -> str:

@@ -1,16 +1,18 @@
 """`understudy check` of a graph by itself: counts, room, throughput, latency."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dataflow import rules
-from dataflow.analysis import AnalysisError, capacities, parts
+from dataflow.analysis import AnalysisError, Room, least_room, parts
 from dataflow.balance import Modes, repetition_vector
-from dataflow.graph import Fifo, Graph
+from dataflow.finding import Finding
+from dataflow.graph import Fifo, Graph, PortRef
 from dataflow.modes import at_once, mode_combinations, shared_counts
 from dataflow.sizing import Front, front
 from dataflow.throughput import latency, throughput
@@ -19,6 +21,7 @@ from understudy.summary import counted
 MODES_MAX = 64
 """Combinations of modes that are timed one by one."""
 _SHOWN_MAX = 12
+_QUOTED = re.compile("'([^']+)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,13 @@ class CheckedGraph:
     graph: Graph
     size: bool = False
     """Look for the least room, and for that which full throughput needs."""
+    understudies: Mapping[PortRef, Sequence[PortRef]] = field(default_factory=dict)
 
     def expanded(self) -> str:
         """Return the graph with its ports written out, as a graph file."""
         from graphs.graph_writer import write_graph
 
-        return write_graph(self.graph)
+        return write_graph(self.graph, self.understudies)
 
     @cached_property
     def repetitions(self) -> dict[str, int]:
@@ -66,13 +70,14 @@ class CheckedGraph:
         return {name: counts[name] for name in self.graph.actors}
 
     @cached_property
-    def capacities(self) -> Mapping[Fifo, int]:
-        return capacities(self.graph)
+    def room(self) -> Room:
+        """Capacities that suffice to be live in every mode."""
+        return least_room(self.graph)
 
     @cached_property
     def timings(self) -> list[Timing] | str:
         """What each combination of modes comes to, or why that is not known."""
-        graph = self.graph
+        graph, sized = self.graph, self.room.capacities
         try:
             modes = list(mode_combinations(graph))
             if len(modes) > MODES_MAX:
@@ -82,7 +87,7 @@ class CheckedGraph:
                     chosen,
                     throughput(graph, chosen),
                     throughput(graph, chosen, one_at_a_time=True),
-                    throughput(graph, chosen, self.capacities, one_at_a_time=True),
+                    throughput(graph, chosen, sized, one_at_a_time=True),
                     latency(graph, chosen, one_at_a_time=True),
                 )
                 for chosen in modes
@@ -115,8 +120,9 @@ class CheckedGraph:
             "fifos": len(self.graph.fifos),
             "repetitions": self.repetitions,
             "live": True,
-            "capacities": _named(self.capacities),
-            "capacity_total": _total(self.capacities),
+            "capacities": _named(self.room.capacities),
+            "capacity_total": _total(self.room.capacities),
+            "capacities_exact": self.room.exact,
             "timings": None if isinstance(timed, str) else [t.to_json() for t in timed],
         }
         if self.size:
@@ -134,7 +140,9 @@ class CheckedGraph:
             f"  graph       {size_of(self.graph)}",
             f"  iteration   {counted(sum(self.repetitions.values()), 'firing')}: "
             f"{_some(counts)}",
-            f"  capacities  {_total(self.capacities)} places suffice to be live",
+            f"  capacities  {_total(self.room.capacities)} places "
+            + ("are the fewest" if self.room.exact else "suffice")
+            + " to be live",
         ]
         if isinstance(self.timings, str):
             lines.append(f"  throughput  not known: {self.timings}")
@@ -147,46 +155,57 @@ class CheckedGraph:
 
     def _sizes_text(self) -> list[str]:
         if isinstance(self.fronts, str):
-            rows = (f"    {fifo}: {n}" for fifo, n in self.capacities.items())
+            rows = (f"    {fifo}: {n}" for fifo, n in self.room.capacities.items())
             return [f"  sizes       only for being live ({self.fronts}):", *rows]
         lines = []
         for modes, alone, found in self.fronts:
-            how = "" if found.exact else ", upper bounds found step by step"
+            how = "least places" if found.exact else "few places"
             how += ", one firing of an actor at a time" if alone else ""
-            lines.append(f"  sizes       least places{how}{_in_modes(modes)}:")
+            lines.append(f"  sizes       {how}{_in_modes(modes)}:")
             ends = dict.fromkeys((0, len(found.points) - 1))
             for point in (found.points[i] for i in ends):
-                lines.append(f"    {point.total} for {_pace(point.throughput)}:")
+                least = f" (at least {point.at_least})" * (not found.exact)
+                lines.append(f"    {point.total}{least} for {_pace(point.throughput)}:")
                 lines += [f"      {f}: {n}" for f, n in point.capacities.items()]
+            if found.points[-1].throughput != found.most:
+                lines.append(
+                    f"    the graph is too large to size it for {_pace(found.most)}"
+                )
             if len(found.points) > 2:
                 lines.append(f"    and {len(found.points) - 2} between (see --json)")
         return lines
 
 
-def check_graph(path: Path, *, size: bool = False) -> CheckedGraph:
+def check_graph(
+    path: Path, *, size: bool = False, layers: bool = False
+) -> CheckedGraph:
     """Check the graph file, or the XML file of SDF3, at `path`.
 
     Args:
         path: What to check.
         size: Also look for the least room and for that of full throughput.
+        layers: Take each model as one actor for each of its layer groups.
 
     Raises:
         MisuseError: No such file.
         FileErrors: Something is wrong in the file, or a rule is broken.
     """
     from graphs.graph_file import read_graph
+    from graphs.layered import layered
     from graphs.located_yaml import FileErrors
     from graphs.sdf3 import read_sdf3
 
     places: Mapping[str, object] = {}
+    understudies: Mapping[PortRef, Sequence[PortRef]] = {}
     if path.suffix == ".xml":
         graph = read_sdf3(path)
     else:
-        file = read_graph(path)
-        graph, places = file.graph, file.places
+        file = layered(read_graph(path)) if layers else read_graph(path)
+        graph, places, understudies = file.undivided, file.places, file.understudies
     if found := rules.check(graph):
-        raise FileErrors([f"{_place(f.subject, places, path)}: {f}" for f in found])
-    return CheckedGraph(graph, size)
+        located = [(str(_place(f, places, path)), f) for f in found]
+        raise FileErrors.broken(located)
+    return CheckedGraph(graph, size, understudies)
 
 
 def size_of(graph: Graph) -> str:
@@ -197,11 +216,16 @@ def size_of(graph: Graph) -> str:
     return ", ".join(words)
 
 
-def _place(subject: str, places: Mapping[str, object], path: Path) -> object:
-    """Return where ``actor 'net'``, ``fifo a.x -> b.y`` or the like stands."""
-    name = subject.partition(" ")[2].strip("'")
-    known = (places[n] for n in (name, name.rpartition(".")[0]) if n in places)
-    return next(known, f"{path}:1:1")
+def _place(finding: Finding, places: Mapping[str, object], path: Path) -> object:
+    """Return where ``actor 'net'``, ``fifo a.x -> b.y`` or the like stands.
+
+    What is wrong with a cycle, a DPG or a region is told where its first actor stands.
+    """
+    kind, _, name = finding.subject.partition(" ")
+    name = name.strip("'")
+    within = _QUOTED.findall(finding.problem)
+    names = (name, name.rpartition(".")[0], kind, *within)
+    return next((places[n] for n in names if n in places), f"{path}:1:1")
 
 
 def _exact(number: Fraction | None) -> str | None:
@@ -256,9 +280,11 @@ def _front_json(modes: Modes, alone: bool, found: Front) -> dict[str, Any]:
         "modes": dict(modes),
         "one_at_a_time": alone,
         "exact": found.exact,
+        "most": _exact(found.most),
         "points": [
             {
                 "total": point.total,
+                "at_least": point.at_least,
                 "throughput": _exact(point.throughput),
                 "capacities": _named(point.capacities),
             }

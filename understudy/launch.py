@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow.errors import UnderstudyError
 from dataflow.events import EventLog
 from dataflow.plan import Plan
 from dataflow.wire.header import VERSION
 from understudy.machine import machine_facts
+
+if TYPE_CHECKING:
+    from understudy.metrics import Address
 
 READY_S = 30.0
 TERM_S = 3.0
@@ -35,6 +38,14 @@ class Launcher:
         run_folder: Where devices write; their messages go to ``log-NAME.txt`` there.
         seconds: How long the endpoints stream; None: until they are stopped.
         insecure: Passed on to every device.
+        metrics: Where the plan's first device serves its metrics; each further one is
+            on the next port. None: where the plan says.
+        log_format: How the devices speak, see `understudy.log`.
+        environment: Variables that the devices get beside ours.
+
+    Attributes:
+        folders: Plan folders of devices that read another one than the plan's own, from
+            their next start on.
     """
 
     def __init__(
@@ -44,11 +55,21 @@ class Launcher:
         *,
         seconds: float | None = None,
         insecure: bool = False,
+        metrics: "Address | None" = None,
+        log_format: str = "text",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.plan = plan
+        self._log_format = log_format
+        self._metrics = {}
+        if metrics is not None:
+            for index, name in enumerate(plan.devices):
+                self._metrics[name] = metrics.of_instance(index)
+        self.folders: dict[str, Path] = {}
         self.run_folder = run_folder
         self._seconds = seconds
         self._insecure = insecure
+        self._environment = dict(environment or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._events = EventLog(
             run_folder,
@@ -79,23 +100,31 @@ class Launcher:
             "-m",
             "understudy",
             "device",
-            str(self.plan.folder),
+            str(self.folders.get(name, self.plan.folder)),
             name,
             "--run",
             str(self.run_folder),
             "--with-stdin",
+            "--log-format",
+            self._log_format,
         ]
         if self._seconds is not None and self.plan.devices[name].role == "endpoint":
             command += ["--seconds", str(self._seconds)]
         if self._insecure:
             command.append("--insecure")
+        if name in self._metrics:
+            command += ["--metrics", str(self._metrics[name])]
         with (self.run_folder / f"log-{name}.txt").open("ab") as log, _uninterrupted():
             self._processes[name] = process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": _import_path()},
+                env={
+                    **os.environ,
+                    **self._environment,
+                    "PYTHONPATH": _import_path(),
+                },
                 # Ctrl-C reaches us alone, and we end the endpoints before the servers.
                 start_new_session=True,
             )
@@ -107,22 +136,65 @@ class Launcher:
         regions = self.plan.graph.regions
         return TERM_S + max((r.deadline_ms for r in regions), default=0.0) / 1e3
 
-    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> float:
-        """Send a signal to device `name`; return the time taken just before."""
+    def kill(
+        self, name: str, number: signal.Signals = signal.SIGKILL, kind: str = ""
+    ) -> float:
+        """Send a signal to device `name`; return the time taken just before.
+
+        Args:
+            name: A device that runs.
+            number: The signal.
+            kind: Of the fault that it is a part of, for its note.
+        """
         process = self._processes[name]
         fault_s = time.monotonic()
         process.send_signal(number)
-        self._events.write(
-            "fault", t_s=fault_s, target=name, signal=number.name, pid=process.pid
-        )
+        self.note_fault(name, signal=number.name, kind=kind, t_s=fault_s)
         if number is signal.SIGKILL:
             process.wait(KILL_S)
             self._forget(name)
         return fault_s
 
-    def running(self, name: str) -> bool:
+    def note_fault(
+        self,
+        name: str,
+        *,
+        signal: str = "",
+        kind: str = "",
+        observer: str = "",
+        t_s: float,
+    ) -> None:
+        """Note that something was done to device `name`, or to a link that leads there.
+
+        Args:
+            name: The device.
+            signal: That was sent to it, if one was.
+            kind: What was done, if it has a name.
+            observer: Of a link, the device that dials.
+            t_s: When, taken just before.
+        """
         process = self._processes.get(name)
-        return process is not None and process.poll() is None
+        self._events.write(
+            "fault",
+            t_s=t_s,
+            target=name,
+            signal=signal,
+            pid=0 if process is None else process.pid,
+            kind=kind,
+            observer=observer,
+        )
+
+    def note_mended(self, name: str, observer: str = "") -> None:
+        """Note that a fault of a device, or of a link, was undone."""
+        self._events.write("mended", target=name, observer=observer)
+
+    def pid(self, name: str) -> int | None:
+        """Return the process number of device `name`; None if it does not run."""
+        process = self._processes.get(name)
+        return None if process is None or process.poll() is not None else process.pid
+
+    def running(self, name: str) -> bool:
+        return self.pid(name) is not None
 
     def exits(self) -> Iterator[tuple[str, int]]:
         """Yield the devices that ended since the last call, with their statuses."""
@@ -146,8 +218,11 @@ class Launcher:
             text = (self.run_folder / f"log-{name}.txt").read_text(errors="replace")
         except OSError:
             return ""
-        lines = text.splitlines()
-        return lines[-1].removeprefix("understudy: ") if lines else ""
+        last = text.splitlines()[-1] if text else ""
+        if self._log_format == "json":
+            with suppress(ValueError, KeyError):  # killed in the middle of it
+                return str(json.loads(last)["message"])
+        return last.removeprefix("understudy: ")
 
     def stop(self) -> None:
         """End all: endpoints first, so that their last frames still find servers."""
@@ -173,14 +248,28 @@ class Launcher:
             process.send_signal(signal.SIGTERM)
         end_s = time.monotonic() + self.grace_s
         for process in running:
-            try:
-                process.wait(max(0.0, end_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                # Told, so that nobody takes a device that hung for one that was killed
-                # as part of a test.
-                self._events.write("overstayed", pid=process.pid)
-                process.kill()
-                process.wait(KILL_S)
+            self._await(process, end_s)
+
+    def await_end(self, name: str) -> int:
+        """Wait for a device that was told to end, kill it if it does not.
+
+        Returns:
+            Its exit status.
+        """
+        process = self._processes[name]
+        self._await(process, time.monotonic() + self.grace_s)
+        self._forget(name)
+        return process.returncode
+
+    def _await(self, process: subprocess.Popen[bytes], end_s: float) -> None:
+        try:
+            process.wait(max(0.0, end_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            # Told, so that nobody takes a device that hung for one that was killed
+            # as part of a test.
+            self._events.write("overstayed", pid=process.pid)
+            process.kill()
+            process.wait(KILL_S)
 
 
 @contextmanager

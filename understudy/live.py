@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow.events import LOG, say
+from dataflow.vocabulary import failover_text
 from understudy.launch import Launcher, Tail
-from understudy.summary import counted
+from understudy.run_folder import LAUNCHER
 
 HEADER = "  time  frames    fps    full degraded dropped worst ms  who answered"
 STOPPING = "stopping: what is under way is still answered"
@@ -41,6 +43,7 @@ class Live:
     Attributes:
         failed: What the devices said that ended by themselves with an error.
         stopped: Whether somebody pressed Ctrl-C.
+        expected: Devices and statuses with which they may end: somebody saw to it.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Live:
     ) -> None:
         self.failed: list[str] = []
         self.stopped = False
+        self.expected: set[tuple[str, int]] = set()
         self._launcher = launcher
         self._width = width or terminal_width()
         self._tail = Tail(launcher.run_folder)
@@ -76,11 +80,13 @@ class Live:
 
     def turn(self) -> None:
         """Take in what is new; print when something happened or a second is over."""
-        for file, record in self._tail.news():
+        # By time over all files: who reads along should see a cause before its effect.
+        news = sorted(self._tail.news(), key=lambda item: item[1].get("t_s", 0.0))
+        for file, record in news:
             if file.startswith("results-"):
-                self._result(record)
-            else:
-                self._event(file, record)
+                self._result(_name_in(file), record)
+            elif "event" in record:
+                self._event(_name_in(file), record)
         for name, status in self._launcher.exits():
             self._exit(name, status)
         now_s = time.monotonic()
@@ -104,33 +110,29 @@ class Live:
     def _exit(self, name: str, status: int) -> None:
         if status == -signal.SIGKILL:  # somebody tries what we promise
             self.note(f"{name} was killed with SIGKILL")
+        elif (name, status) in self.expected:
+            self.note(f"{name} ended with status {status}")
         elif status:
             why = self._launcher.said(name) or "it said nothing"
             self.failed.append(f"device '{name}' ended with status {status}: {why}")
             self.note(self.failed[-1])
 
-    def _result(self, record: Mapping[str, Any]) -> None:
+    def _result(self, stream: str, record: Mapping[str, Any]) -> None:
         if "status" not in record:
             return
-        self._second.frames += 1
-        self._status[record["status"]] += 1
+        frames = record["last"] - record["frame"] + 1
+        self._second.frames += frames
+        self._status[record["status"]] += frames
         took_ms = (record["settled_s"] - record["fired_s"]) * 1e3
         self._second.worst_ms = max(self._second.worst_ms, took_ms)
-        self._second.rows[record["row"]] += 1
+        self._second.rows[record["row"]] += frames
 
-    def _event(self, file: str, record: Mapping[str, Any]) -> None:
-        device = file.removeprefix("events-").rsplit("-", 1)[0]
-        match record.get("event"):
+    def _event(self, device: str, record: Mapping[str, Any]) -> None:
+        match record["event"]:
             case "failover":
-                decided_us = (record["decided_s"] - record["detected_s"]) * 1e6
-                switched_ms = (record["switched_s"] - record["detected_s"]) * 1e3
-                hit = sum(len(frames) for frames in record["frames"].values())
-                restarted = f"{counted(hit, 'frame')} restarted in {switched_ms:.1f} ms"
-                self.note(
-                    f"{device} lost {record['peer']} ({record['evidence']}), decided "
-                    f"in {decided_us:.0f} µs, "
-                    f"{restarted if hit else 'no frame was under way'}"
-                )
+                self.note(f"{device} {failover_text(record)}")
+            case "device.metrics":
+                self.note(f"{device}: metrics on {record['url']}")
             case "link.back":
                 self.note(
                     f"{device} uses {record['peer']} again, away "
@@ -151,6 +153,36 @@ class Live:
         room = self._width - len(figures) if self._width else None
         self._say(figures + rows_text(second.rows, room))
         self._next_s = now_s + 1.0
+
+
+class Notes(Live):
+    """Prints what happens and nothing else: for a pipe."""
+
+    def begin(self) -> None:
+        self._start_s = time.monotonic()
+
+
+class Told(Notes):
+    """Lets the log tell what happens, in the words of the devices."""
+
+    def note(self, text: str) -> None:
+        LOG.info("%s", text)
+
+    def _event(self, device: str, record: Mapping[str, Any]) -> None:
+        if device != LAUNCHER:  # that is us, and has said it
+            say(record, device)
+
+
+def _name_in(file: str) -> str:
+    """Return the device or stream that a file of a run is named after.
+
+    >>> _name_in("events-cam.0-00000000075bcd15.jsonl")
+    'cam.0'
+    >>> _name_in("events-launcher.jsonl")
+    'launcher'
+    """
+    name = file.removesuffix(".jsonl").partition("-")[2]
+    return name if name == LAUNCHER else name.rpartition("-")[0].replace("+", "/")
 
 
 def rows_text(rows: Counter[str], room: int | None) -> str:

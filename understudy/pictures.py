@@ -93,23 +93,34 @@ class Picture:
             for branch in region.branches:
                 if not off.isdisjoint(branch.actors):
                     off |= set(branch.actors)
-        # A join still tells the outcome of a frame that nobody answered.
-        joins = {region.join for region in graph.regions}
         waiting = [name for name in graph.actors if name not in off]
         while True:
-            idle = {n for n in waiting if self._idle(n, off, starves=n not in joins)}
+            idle = {name for name in waiting if self._idle(name, off)}
             if not idle:
                 return frozenset(off)
             off |= idle
             waiting = [name for name in waiting if name not in idle]
 
-    def _idle(self, name: str, off: Collection[str], *, starves: bool) -> bool:
+    def _idle(self, name: str, off: Collection[str]) -> bool:
         inputs = [f for f in self.graph.inputs(name) if not self.is_control(f)]
         outputs = [f for f in self.graph.outputs(name) if not self.is_control(f)]
         if (inputs or outputs) and self.silent.issuperset([*inputs, *outputs]):
             return True
+        # The borders of a region rest with it: in a mode of the DPG that it lies in.
+        if name in self._forks:
+            return self.silent.issuperset(inputs)
+        if name in self._joins:  # tells the outcome also of a frame nobody answered
+            return self.silent.issuperset(outputs)
         wanted = [f for f in inputs if f not in self.silent]
-        return starves and bool(wanted) and all(f.source.actor in off for f in wanted)
+        return bool(wanted) and all(f.source.actor in off for f in wanted)
+
+    @cached_property
+    def _forks(self) -> frozenset[str]:
+        return frozenset(region.fork for region in self.graph.regions)
+
+    @cached_property
+    def _joins(self) -> frozenset[str]:
+        return frozenset(region.join for region in self.graph.regions)
 
     @cached_property
     def off_fifos(self) -> frozenset[Fifo]:

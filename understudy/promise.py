@@ -5,16 +5,24 @@ whether a device whose stream has no end had been killed, since a dead process c
 write the line that ends its stream.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from dataflow.graph import DROP_ROW
 from dataflow.outcome import Reason
-from understudy.run_folder import DeviceRecord, Event, Run, StreamRecord
+from understudy.run_folder import (
+    DeviceRecord,
+    Event,
+    Result,
+    Run,
+    StreamRecord,
+    Unwritten,
+)
 
 PROMISE = "every frame answered once, in order"
 
+_REASONS = tuple(filter(None, get_args(Reason)))
 _HARMLESS = frozenset({"SIGSTOP", "SIGTSTP", "SIGCONT", "SIGTERM", "SIGINT"})
 """Signals that leave a device the time to end its streams."""
 _SETTLES_AFTER_S = 1.0
@@ -38,6 +46,14 @@ class StreamVerdict:
     """Last frame known; -1: there was none."""
     end: str
     """How it ended, in words: "ended", or how its device died; "" if unexplained."""
+    unaccounted: int
+    """Frames up to the last known that no outcome covers."""
+    doubled: int
+    """Outcomes of frames that had one."""
+    disordered: int
+    """Outcomes that came after one of a later frame."""
+    unwritten: int
+    """Outcomes that the sink got, and says it could not write."""
     violations: tuple[str, ...]
 
 
@@ -77,22 +93,37 @@ def judge(run: Run) -> Verdict:
 
 
 def _judge_stream(run: Run, record: StreamRecord) -> StreamVerdict:
-    violations = [*_disorder(record), *_coverage(record), *_oddities(record)]
+    violations: list[str] = []
+    doubled = disordered = 0
+    if _in_order(record):  # the usual case, and quick to see
+        last = max((told.last for told in _told(record)[-1:]), default=-1)
+        frames = last + 1
+    else:
+        frames, last = _covered(record)
+        doubled = sum(t.last - t.frame + 1 for t in _told(record)) - frames
+        violations += _disorder(record)
+        disordered = len(violations)
+        violations += _coverage(record)
+    violations += _oddities(record)
     death = None
     if record.ended:
-        violations += _bad_end(record)
+        violations += _bad_end(record, last)
         violations += _other_count(run, record)
     else:
         death = _death(run, record)
         violations += _missing_end(run, record, death)
-    frames, last = _covered(record)
+    last = max([last, *(e.last for e in record.ended)])
     return StreamVerdict(
         stream=record.stream,
         incarnation=record.incarnation,
         device=record.device,
         frames=frames,
-        last=max([last, *(e.last for e in record.ended)]),
+        last=last,
         end="ended" if record.ended else death.words if death else "",
+        unaccounted=last + 1 - frames,
+        doubled=doubled,
+        disordered=disordered,
+        unwritten=sum(sum(u.counts.values()) for u in record.unwritten),
         violations=tuple(violations),
     )
 
@@ -105,10 +136,32 @@ def _frames_text(first: int, last: int) -> str:
     return f"frame {first}" if first == last else f"frames {first} to {last}"
 
 
+def _told(record: StreamRecord) -> Sequence[Result | Unwritten]:
+    """Return the outcomes, and those that the file says it has not, as they come.
+
+    To get an outcome is to have it handed to the sink; a sink that could not write some
+    says which, and they are accounted for.
+    """
+    if not record.unwritten:
+        return record.results
+    told: list[Result | Unwritten] = [*record.results, *record.unwritten]
+    return sorted(told, key=lambda each: each.line)
+
+
+def _in_order(record: StreamRecord) -> bool:
+    """Tell whether the outcomes cover 0, 1, 2 …, once each and in order."""
+    due = 0
+    for result in _told(record):
+        if result.frame != due or result.last < due:
+            return False
+        due = result.last + 1
+    return True
+
+
 def _disorder(record: StreamRecord) -> Iterator[str]:
     """Yield each outcome that comes before one of an earlier frame."""
     highest = -1
-    for result in record.results:
+    for result in _told(record):
         if result.frame < highest:
             late = _frames_text(result.frame, result.last)
             yield (
@@ -121,21 +174,22 @@ def _disorder(record: StreamRecord) -> Iterator[str]:
 def _coverage(record: StreamRecord) -> Iterator[str]:
     """Yield the frames that no outcome covers, and those that several cover."""
     due = 0
-    for result in sorted(record.results, key=lambda r: (r.frame, r.line)):
-        where = _at(record, result.line)
-        if result.frame > due:
-            missing = _frames_text(due, result.frame - 1)
-            yield f"{where}: {missing} unaccounted for before frame {result.frame}"
-        if result.frame < due:
-            doubled = _frames_text(result.frame, min(result.last, due - 1))
-            yield f"{where}: {doubled} answered twice"
+    for result in sorted(_told(record), key=lambda r: (r.frame, r.line)):
+        if result.frame != due:
+            where = _at(record, result.line)
+            if result.frame > due:
+                missing = _frames_text(due, result.frame - 1)
+                yield f"{where}: {missing} unaccounted for before frame {result.frame}"
+            else:
+                doubled = _frames_text(result.frame, min(result.last, due - 1))
+                yield f"{where}: {doubled} answered twice"
         due = max(due, result.last + 1)
 
 
 def _covered(record: StreamRecord) -> tuple[int, int]:
     """Return how many frames have an outcome, and the last of them (-1: none)."""
     frames, last = 0, -1
-    for result in sorted(record.results, key=lambda r: r.frame):
+    for result in sorted(_told(record), key=lambda r: r.frame):
         frames += max(0, result.last - max(result.frame, last + 1) + 1)
         last = max(last, result.last)
     return frames, last
@@ -144,10 +198,12 @@ def _covered(record: StreamRecord) -> tuple[int, int]:
 def _oddities(record: StreamRecord) -> Iterator[str]:
     """Yield outcomes that are none of full, degraded(row) and dropped(reason)."""
     for result in record.results:
+        if _is_proper(result, record.rows):
+            continue
         where = f"{_at(record, result.line)}: frame {result.frame}"
         if result.status == "dropped":
-            if not result.reason or result.reason not in get_args(Reason):
-                known = ", ".join(filter(None, get_args(Reason)))
+            if result.reason not in _REASONS:
+                known = ", ".join(_REASONS)
                 yield f"{where} dropped for reason '{result.reason}'; known are {known}"
             if result.row != DROP_ROW:
                 yield f"{where} dropped, yet answered by row '{result.row}'"
@@ -163,7 +219,15 @@ def _oddities(record: StreamRecord) -> Iterator[str]:
             )
 
 
-def _bad_end(record: StreamRecord) -> Iterator[str]:
+def _is_proper(result: Result, rows: Collection[str]) -> bool:
+    if result.settled_s < result.fired_s:
+        return False
+    if result.status == "dropped":
+        return result.row == DROP_ROW and result.reason in _REASONS
+    return not result.reason and result.row in rows
+
+
+def _bad_end(record: StreamRecord, last: int) -> Iterator[str]:
     end = record.ended[0]
     for extra in record.ended[1:]:
         yield f"{_at(record, extra.line)}: ended twice, first on line {end.line}"
@@ -173,14 +237,14 @@ def _bad_end(record: StreamRecord) -> Iterator[str]:
                 f"{_at(record, result.line)}: frame {result.frame} answered after the "
                 f"stream ended on line {end.line}"
             )
-    last = _covered(record)[1]
     if end.last > last:
         missing = _frames_text(last + 1, end.last)
         yield f"{_at(record, end.line)}: {missing} unaccounted for at the end"
-    if end.unwritten:
+    untold = end.unwritten - sum(sum(u.counts.values()) for u in record.unwritten)
+    if untold > 0:
         yield (
-            f"{_at(record, end.line)}: {end.unwritten} outcomes reached the sink but "
-            "could not be written; free the disk, or raise the sink's limit_mb"
+            f"{_at(record, end.line)}: {untold} outcomes reached the sink but could "
+            "not be written; free the disk, or raise the sink's limit_mb"
         )
     if end.last < last:
         yield (
@@ -218,6 +282,7 @@ def _other_count(run: Run, record: StreamRecord) -> Iterator[str]:
         counts = event.fields.get("counts")
         for status, count in counts.items() if isinstance(counts, dict) else ():
             found = [r.frames for r in record.results if r.status == status]
+            found += [1] * sum(u.counts.get(status, 0) for u in record.unwritten)
             if count not in (len(found), sum(found)):  # outcomes, or frames
                 yield (
                     f"{place}: device counted {count} outcomes {status}, its results "
@@ -282,7 +347,8 @@ def _death(run: Run, record: StreamRecord) -> _Death | None:
     if life and any(life.named("device.stopped")):
         return None
     for fault in run.launched("fault"):
-        if fault.signal not in _HARMLESS and _concerns(fault, record, life):
+        lethal = fault.signal and fault.signal not in _HARMLESS
+        if lethal and _concerns(fault, record, life):
             return _Death(f"{record.device} got {fault.signal}", fault.t_s)
     words = ("device.stopping", "device.failed")
     if life and any(any(life.named(word)) for word in words):

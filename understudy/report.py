@@ -13,6 +13,7 @@ from dataflow.errors import UnderstudyError
 from dataflow.graph import DROP_ROW, Graph
 from understudy import plots
 from understudy.drawing import draw
+from understudy.failure_plot import failure_steps, steps
 from understudy.figures import FaultFigures, Figures
 from understudy.machine import machine_facts
 from understudy.promise import PROMISE, Verdict
@@ -24,6 +25,7 @@ from understudy.summary import (
     milliseconds,
     outcome_table,
     promise_text,
+    served_table,
     share_text,
     stream_table,
 )
@@ -173,19 +175,7 @@ def _outcomes(run: Run, figures: Figures) -> Iterator[str]:
         f"mark across the strip: dropped.{marks}</p>"
     )
     yield _table(*outcome_table(figures), caption="Outcomes")
-    served = [
-        [
-            s.row,
-            s.device or NONE,
-            s.status,
-            f"{s.frames:,}",
-            share_text(s.frames, figures.frames),
-        ]
-        for s in figures.served
-    ]
-    columns = [Column(title, number=False) for title in ("row", "device", "status")]
-    columns += [Column("frames"), Column("share")]
-    yield _table(columns, served, caption="Who served")
+    yield _table(*served_table(figures), caption="Who answered")
     yield "</section>"
 
 
@@ -210,10 +200,19 @@ def _failures(run: Run, figures: Figures) -> Iterator[str]:
         "fired in the 2 s after it, the longest time from the source's firing to the "
         "outcome, minus the median of the stream's 200 frames before; over the streams "
         "that the lost device was serving (*: it served none, so over all); the frame "
-        "is named. Degraded and dropped count the same frames. Detect, decide and "
-        "switch are those of the slowest device that had frames there. <b>Back</b>: "
-        "since the failure, until the last device had it again.</p>"
+        "is named. Degraded and dropped count the same frames. Detect, decide, switch "
+        "and refill are those of the slowest device that had frames there. "
+        "<b>Refill</b>: until no more frames were without an outcome than a frame "
+        "usually finds. <b>Back</b>: since the failure, until the last device had it "
+        "again.</p>"
     )
+    if any(steps(d) for fault in figures.faults for d in fault.acting):
+        yield _both(failure_steps(figures, w) for w in (_WIDE, _NARROW))
+        yield (
+            '<p class="caption">What followed each failure, on the clock of the device '
+            "that had frames there: linear up to 1 ms, logarithmic beyond. A whisker "
+            "is what the clocks of two hosts may be apart.</p>"
+        )
     if any(fault.gap_ms is not None for fault in figures.faults):
         colours = plots.palette(run)
         yield _both(plots.failures(run, figures, colours, w) for w in (_WIDE, _NARROW))
@@ -229,13 +228,14 @@ def _failures(run: Run, figures: Figures) -> Iterator[str]:
             milliseconds(d.detected_ms),
             NONE if d.decided_us is None else f"{d.decided_us:.0f}",
             milliseconds(d.switched_ms),
+            milliseconds(d.refilled_ms),
             f"{d.frames:,}",
         ]
         for fault in figures.faults
         for d in fault.detections
     ]
     columns = [Column(t, number=False) for t in ("failure", "noticed by", "evidence")]
-    titles = ("detect ms", "decide µs", "switch ms", "frames moved")
+    titles = ("detect ms", "decide µs", "switch ms", "refill ms", "frames moved")
     columns += [Column(title) for title in titles]
     yield _table(columns, rows, caption="Who noticed, and how")
     yield "</section>"
@@ -245,8 +245,9 @@ def _fault_table(
     faults: Sequence[FaultFigures],
 ) -> tuple[list[Column], list[list[str]]]:
     columns = [Column("failure", number=False), Column("at s")]
-    columns += [Column(t) for t in ("detect ms", "decide µs", "switch ms", "gap ms")]
-    columns += [Column("frame", number=False), Column("degraded"), Column("dropped")]
+    columns += [Column(t) for t in ("detect ms", "decide µs", "switch ms")]
+    columns += [Column("refill ms"), Column("gap ms"), Column("frame", number=False)]
+    columns += [Column("degraded"), Column("dropped")]
     columns += [Column("back s")]
     rows = []
     for fault in faults:
@@ -259,6 +260,7 @@ def _fault_table(
                 milliseconds(fault.detected_ms),
                 NONE if fault.decided_us is None else f"{fault.decided_us:.0f}",
                 milliseconds(fault.switched_ms),
+                milliseconds(fault.refilled_ms),
                 gap if fault.serving or gap == NONE else f"{gap}*",
                 worst if fault.worst_frame >= 0 else NONE,
                 f"{fault.degraded:,}",
@@ -325,18 +327,27 @@ def _setting(run: Run) -> Iterator[str]:
         # The run did not say. On one host it is this one; the title does not claim it.
         yield _facts(machine_facts().items(), "Machine that wrote this report")
     lives = [
-        [d.device, d.incarnation[:8], str(d.pid), d.version, _load_ms(d), _end_of(d)]
+        [
+            *(d.device, d.incarnation[:8], str(d.pid), d.version, _load_ms(d)),
+            *(_clock(run, d), _end_of(d)),
+        ]
         for d in run.devices
     ]
     columns = [Column("device", number=False), Column("incarnation", number=False)]
     columns += [Column("pid"), Column("version", number=False), Column("load ms")]
-    columns += [Column("end", number=False)]
+    columns += [Column("clock ± ms"), Column("end", number=False)]
     yield _table(columns, lives, caption="Lives of the devices")
     deployment = run.folder / DEPLOYMENT_FILE
     if deployment.is_file():
         text = deployment.read_text(encoding="utf-8", errors="replace")
         yield f"<h3>Deployment</h3><pre>{escape(text)}</pre>"
     yield "</section>"
+
+
+def _clock(run: Run, life: DeviceRecord) -> str:
+    """Return how well the device's clock is known on that of the others."""
+    error_s = run.clock_errors_s.get(life.device, 0.0)
+    return milliseconds(error_s * 1e3) if error_s else NONE
 
 
 def _load_ms(life: DeviceRecord) -> str:
@@ -427,11 +438,13 @@ margin:20px 0}
 margin-right:6px;vertical-align:-1px;print-color-adjust:exact;
 -webkit-print-color-adjust:exact}
 .scroll{overflow-x:auto;margin:14px 0}
-table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
+th:last-child,td:last-child{padding-right:0}
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:0 0 4px}
-th,td{text-align:left;padding:4px 18px 4px 0;white-space:nowrap;vertical-align:top;
+th,td{text-align:left;padding:4px 15px 4px 0;white-space:nowrap;vertical-align:top;
 border-bottom:1px solid var(--rule)}
 th{color:var(--quiet);font-weight:500;border-bottom-color:var(--faint)}
+@media(min-width:621px){td:not(.n,:first-child){white-space:normal}}
 .n{text-align:right}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;font-size:13.5px;
 margin:0}

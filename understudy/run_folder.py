@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from dataflow.errors import MisuseError, UnderstudyError
+from dataflow.graph import DROP_ROW
 from dataflow.outcome import Status
 from dataflow.plan import PLAN_FILE, Plan, read_plan
 
@@ -27,11 +28,13 @@ PLAN_POINTER = "plan.txt"
 DEPLOYMENT_FILE = "deployment.yaml"
 """A copy of the deployment that the run was started from, where there is one."""
 
+_FRAMES_MAX = 65_536
+"""Of one result; a file that says more is not believed."""
+
 _FILE_NAME = re.compile(r"(?:results|events)-(.+)-([0-9a-f]{16})\.jsonl")
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a sink got for the frames `frame` to `last`: one line of a results file."""
 
     line: int
@@ -44,9 +47,10 @@ class Result:
     fired_s: float
     settled_s: float
     attempts: int
-    answer: int | None
-    """Class that the answer names (its argmax); None if it was dropped."""
-    label: int | None
+    answers: tuple[int | None, ...]
+    """For each frame, the class that its answer names (its argmax); None if none."""
+    labels: tuple[int | None, ...]
+    """For each frame, the class that is right; None if it is not known."""
     value: tuple[float, ...] | None
     """The answer itself, where the run kept it."""
 
@@ -71,6 +75,17 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwritten:
+    """A line that says which outcomes the sink got and could not write."""
+
+    line: int
+    frame: int
+    last: int
+    counts: Mapping[str, int]
+    """By status."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamRecord:
     """A results file: one stream, in one life of its source's process."""
 
@@ -92,6 +107,12 @@ class StreamRecord:
     """One in a good file of a device that lived; all that are there."""
     torn: bool
     """The last line is half a line, and was skipped."""
+    unwritten: tuple[Unwritten, ...] = ()
+
+    @property
+    def frames_per_result(self) -> int:
+        """Frames of an iteration; the last one may have fewer."""
+        return max((result.frames for result in self.results), default=1)
 
     @property
     def lines(self) -> int:
@@ -171,6 +192,8 @@ class Run:
     launcher: DeviceRecord | None
     plan: Plan | None
     """None if the folder has none, or one that this version cannot read."""
+    clock_errors_s: Mapping[str, float] = field(default_factory=dict)
+    """Device -> the most that its times are wrong, once `clocks` aligned them."""
 
     def device_life(self, device: str, incarnation: str) -> DeviceRecord | None:
         for record in self.devices:
@@ -183,12 +206,18 @@ class Run:
         return self.launcher.named(name) if self.launcher else iter(())
 
     def row_device(self, stream: str, row: str) -> str:
-        """Return the device that does the work of `row`; a row is named after it."""
-        for region in self.plan.graph.regions if self.plan else ():
+        """Return the device that does the work of `row`; a row is named after it.
+
+        What is no branch of the stream's region is a mode that passes the region by:
+        the work was done on the stream's own device.
+        """
+        if self.plan is None or row == DROP_ROW:
+            return row
+        graph = self.plan.graph
+        for region in graph.regions:
             if region.stream == stream:
-                for branch in region.branches:
-                    if branch.row == row:
-                        return branch.device
+                devices = {branch.row: branch.device for branch in region.branches}
+                return devices.get(row, graph.actors[region.source].device or row)
         return row
 
 
@@ -291,12 +320,21 @@ class _Line:
         good = _is_whole(value) and cast(int, value) >= least
         return cast(int, self._get(key, f"a whole number from {least}", good))
 
-    def maybe_whole(self, key: str) -> int | None:
-        """Return field `key`, None if it is null or not there."""
+    def per_frame(self, key: str, frames: int) -> tuple[int | None, ...]:
+        """Return field `key` for each of several frames; one value holds for all."""
         value = self.data.get(key)
-        if value is None or _is_whole(value):
-            return cast(int | None, value)
-        raise self.error(f"field '{key}' is {value!r:.60}, not a whole number or null")
+        several = value if isinstance(value, list) else None
+        listed = [value] * min(frames, _FRAMES_MAX) if several is None else several
+        if several is not None and len(several) < frames:
+            raise self.error(
+                f"field '{key}' has {len(several)} values for {frames} frames"
+            )
+        if not all(each is None or _is_whole(each) for each in listed):
+            raise self.error(
+                f"field '{key}' is {value!r:.60}, not a whole number, a list of them "
+                "or null"
+            )
+        return tuple(cast(list[int | None], listed[:frames]))
 
     def real(self, key: str) -> float:
         good = _is_number(self.data.get(key))
@@ -402,9 +440,12 @@ def _read_stream(path: Path) -> StreamRecord:
     lines, torn = _read_lines(path)
     results: list[Result] = []
     ended: list[Ended] = []
+    unwritten: list[Unwritten] = []
     for line in lines[1:]:
-        if "ended" in line.data:
-            lost = line.maybe_whole("unwritten") or 0
+        if isinstance(line.data.get("unwritten"), dict):
+            unwritten.append(_unwritten(line))
+        elif "ended" in line.data:
+            lost = line.whole("unwritten", least=0) if "unwritten" in line.data else 0
             ended.append(Ended(line.number, line.whole("ended", least=-1), lost))
         else:
             results.append(_result(line))
@@ -423,24 +464,34 @@ def _read_stream(path: Path) -> StreamRecord:
         labels=head.flag("labels") if head else False,
         results=tuple(results),
         ended=tuple(ended),
+        unwritten=tuple(unwritten),
         torn=torn,
     )
 
 
+def _unwritten(line: _Line) -> Unwritten:
+    told = _Line(line.path, line.number, line.data["unwritten"])
+    first = told.whole("first", least=0)
+    seen = [s for s in get_args(Status) if s in told.data]
+    counts = {status: told.whole(status, least=0) for status in seen}
+    return Unwritten(line.number, first, told.whole("last", least=first), counts)
+
+
 def _result(line: _Line) -> Result:
     frame = line.whole("frame", least=0)
+    last = line.whole("last", least=frame)
     return Result(
         line=line.number,
         frame=frame,
-        last=line.whole("last", least=frame),
+        last=last,
         status=line.status(),
         row=line.text("row"),
         reason=line.text("reason"),
         fired_s=line.real("fired_s"),
         settled_s=line.real("settled_s"),
         attempts=line.whole("attempts", least=0),
-        answer=line.maybe_whole("answer"),
-        label=line.maybe_whole("label"),
+        answers=line.per_frame("answer", last - frame + 1),
+        labels=line.per_frame("label", last - frame + 1),
         value=line.values("value"),
     )
 

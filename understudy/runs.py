@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from understudy.clocks import aligned
 from understudy.figures import Figures, figures
 from understudy.live import Live
 from understudy.promise import Verdict, judge
@@ -25,10 +26,12 @@ class Judged:
     folder: Path
     trouble: tuple[str, ...] = ()
     """What went wrong beside the promise: devices that failed, an unwritten report."""
+    unwritten: tuple[str, ...] = ()
+    """Streams whose sink could not write all of its outcomes, and says which."""
 
     @property
     def good(self) -> bool:
-        return self.verdict.kept and not self.trouble
+        return self.verdict.kept and not (self.trouble or self.unwritten)
 
     def to_json(self) -> dict[str, Any]:
         return {**self.figures.to_json(), "promise": self.verdict.to_json()}
@@ -48,16 +51,32 @@ def finish(folder: Path, live: Live | None = None) -> Judged:
         raise KeyboardInterrupt
     run = read_run(folder)
     error = full_error(run.plan, run) if run.plan is not None else None
-    trouble = tuple(live.failed) if live else ()
-    judged = Judged(figures(run, error), judge(run), folder, trouble)
+    verdict = judge(run)
+    run = aligned(run)
+    judged = Judged(
+        figures(run, error),
+        verdict,
+        folder,
+        trouble=tuple(live.failed) if live else (),
+        unwritten=tuple(_unwritten(verdict)),
+    )
     try:
         text = json.dumps(judged.to_json(), indent=1) + "\n"
         (folder / SUMMARY_FILE).write_text(text)
         write_report(run, judged.figures, judged.verdict, folder / REPORT_FILE)
     except OSError as reason:
-        unwritten = (
+        no_report = (
             f"{folder}: the report cannot be written ({reason.strerror}); make room, "
             f"then `understudy report {folder}`"
         )
-        return replace(judged, trouble=(*judged.trouble, unwritten))
+        return replace(judged, trouble=(*judged.trouble, no_report))
     return judged
+
+
+def _unwritten(verdict: Verdict) -> list[str]:
+    return [
+        f"stream '{stream.stream}': {stream.unwritten} outcomes reached the sink but "
+        "could not be written; free the disk, or raise the sink's limit_mb"
+        for stream in verdict.streams
+        if stream.unwritten
+    ]

@@ -9,6 +9,7 @@ from dataflow.plan import Plan
 from dataflow.wire.ask import ask_status
 from dataflow.wire.keys import Keys, load_keys
 from understudy.plans import compile_deployment
+from understudy.summary import counted
 
 TIMEOUT_S = 2.0
 
@@ -54,8 +55,23 @@ def _lines(name: str, answer: dict[str, Any]) -> list[str]:
         f"{name}: {answer['state']}, pid {answer['pid']}, answered "
         f"{answer.get('answered', 0)} tokens, {answer.get('queue', 0)} waiting"
     ]
+    for key, what in (("nacks", "refused"), ("rejected", "rejected")):
+        if counts := answer.get(key):
+            noun = "token" if key == "nacks" else "message"
+            reasons = ", ".join(f"{why} {n:,}" for why, n in sorted(counts.items()))
+            total = counted(sum(counts.values()), noun)
+            lines.append(f"  {what} {total}: {reasons}")
+    if missing := answer.get("missing"):
+        lines.append(f"  lacks {counted(len(missing), 'segment')}; asks its peers")
+    lines += [
+        f"  plan {name} ({digest[:12]})"
+        for name, digest in answer.get("plans", {}).items()
+    ]
     for session in answer.get("sessions", ()):
-        lines.append(f"  serves {session['device']} (session {session['session']})")
+        lines.append(
+            f"  serves {session['device']} of {session['deployment']} "
+            f"(session {session['session']})"
+        )
         lines += [
             f"    {stream['stream']}: {stream['frames']} frames, "
             f"{stream['full']} full, {stream['degraded']} degraded, "

@@ -6,7 +6,13 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from understudy.figures import Accuracy, FaultFigures, Figures
+from understudy.figures import (
+    Accuracy,
+    FaultFigures,
+    Figures,
+    OutcomeFigures,
+    ServedFigures,
+)
 from understudy.promise import PROMISE, Verdict
 
 NONE = "-"
@@ -20,6 +26,12 @@ class Column:
 
     title: str
     number: bool = True
+
+
+_ANSWERS = tuple(
+    map(Column, ("frames", "share", "accuracy", "p50 ms", "p99 ms", "max ms"))
+)
+"""What is said of a group of frames."""
 
 
 def format_summary(
@@ -36,10 +48,11 @@ def format_summary(
     ink = uses_colour() if colour is None else colour
     parts = [
         _head(figures),
-        _table(*outcome_table(figures), width, ink),
-        _table(*stream_table(figures), width, ink),
-        _table(*fault_table(figures), width, ink) if figures.faults else "",
-        "\n".join(notes(figures)),
+        format_table(*outcome_table(figures), width, ink),
+        format_table(*served_table(figures), width, ink),
+        format_table(*stream_table(figures), width, ink),
+        format_table(*fault_table(figures), width, ink) if figures.faults else "",
+        "" if figures.full_error is None else full_text(figures.full_error),
         _promise(verdict, width, ink),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -57,32 +70,35 @@ def uses_colour() -> bool:
 
 def outcome_table(figures: Figures) -> tuple[list[Column], list[list[str]]]:
     """Return the columns and rows of the table of outcomes."""
-    columns = [Column("outcome", number=False), Column("frames"), Column("share")]
-    columns += [
-        Column("accuracy"),
-        Column("p50 ms"),
-        Column("p99 ms"),
-        Column("max ms"),
+    columns = [Column("outcome", number=False), *_ANSWERS]
+    return columns, [[o.name, *_answers(figures, o)] for o in figures.outcomes]
+
+
+def served_table(figures: Figures) -> tuple[list[Column], list[list[str]]]:
+    """Return the columns and rows of the table of who answered."""
+    titles = ("answered by", "on", "as")
+    columns = [*(Column(title, number=False) for title in titles), *_ANSWERS]
+    rows = [
+        [s.row, s.device or NONE, s.status, *_answers(figures, s)]
+        for s in figures.served
     ]
-    rows = []
-    for outcome in figures.outcomes:
-        took = outcome.latency
-        times = (took.p50_ms, took.p99_ms, took.max_ms) if took else (None,) * 3
-        rows.append(
-            [
-                outcome.name,
-                f"{outcome.frames:,}",
-                share_text(outcome.frames, figures.frames),
-                accuracy_text(outcome.accuracy),
-                *map(milliseconds, times),
-            ]
-        )
     return columns, rows
+
+
+def _answers(figures: Figures, group: OutcomeFigures | ServedFigures) -> list[str]:
+    took = group.latency
+    times = (took.p50_ms, took.p99_ms, took.max_ms) if took else (None,) * 3
+    return [
+        f"{group.frames:,}",
+        share_text(group.frames, figures.frames),
+        accuracy_text(group.accuracy),
+        *map(milliseconds, times),
+    ]
 
 
 def stream_table(figures: Figures) -> tuple[list[Column], list[list[str]]]:
     """Return the columns and rows of the table of streams."""
-    titles = ("frames", "full", "degraded", "dropped", "retried", "fps", "p50 ms")
+    titles = ("frames", "full", "degraded", "dropped", "2+ tries", "fps", "p50 ms")
     columns = [Column("stream", number=False)]
     columns += [Column(title) for title in (*titles, "p99 ms")]
     lives = [stream.stream for stream in figures.streams]
@@ -125,20 +141,6 @@ def _fault_row(fault: FaultFigures) -> list[str]:
         f"{fault.dropped:,}",
         NONE if fault.back_s is None else f"{fault.back_s:.2f}",
     ]
-
-
-def notes(figures: Figures) -> list[str]:
-    """Return what the tables do not say: who served, and how full compares."""
-    lines = []
-    if figures.served:
-        served = (
-            f"{s.row} {s.frames:,} ({share_text(s.frames, figures.frames)})"
-            for s in figures.served
-        )
-        lines.append(f"served by: {', '.join(served)}")
-    if figures.full_error is not None:
-        lines.append(full_text(figures.full_error))
-    return lines
 
 
 def full_text(error: float) -> str:
@@ -212,9 +214,10 @@ def _head(figures: Figures) -> str:
     return " · ".join(filter(None, words))
 
 
-def _table(
+def format_table(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int, ink: bool
 ) -> str:
+    """Return a table in lines of at most `width` letters, or one block a row."""
     if not rows:
         return ""
     widths = [

@@ -56,7 +56,17 @@ class Plot:
             (left / w, bottom / h, (w - left - right) / w, (h - bottom - top) / h)
         )
 
+    def document(self, name: str) -> str:
+        """Return the plot as a file of its own: dark ink on white paper."""
+        svg = self.text(name).replace("currentColor", "#1b1f24")
+        svg = svg.replace("var(--faint)", "#9aa4ae").replace("var(--paper)", "#fff")
+        style = "<style>text{font-family:sans-serif!important}</style>"
+        paper = '<rect width="100%" height="100%" fill="#fff"/>'
+        head, end, rest = svg.partition(">")
+        return f"{head}{end}{style}{paper}{rest}"
+
     def text(self, name: str) -> str:
+        """Return the plot as an element for a page, in the page's colours."""
         buffer = io.StringIO()
         self.figure.savefig(
             buffer, format="svg", transparent=True, metadata={"Date": None}

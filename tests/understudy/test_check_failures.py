@@ -31,8 +31,7 @@ def table(*arguments: str) -> list[str]:
     """Return the lines of the failure table, single-spaced."""
     result = run(*arguments)
     assert (result.exit_code, result.stderr) == (0, "")
-    lines = result.stdout.partition("drop, and say why\n\n")[2]
-    lines = lines.rpartition("drop, and say why\n\n")[2] or lines
+    lines = result.stdout.rpartition("\n\n")[2]
     return [" ".join(line.split()) for line in lines.splitlines()]
 
 
@@ -58,6 +57,29 @@ def test_failures_of_none_and_of_two_at_once() -> None:
     told = "edge.0 dies and edge.1 dies cam.0, cam.1 -> exit2 (degraded)"
     assert told in both
     assert both[0].startswith("8 single failures and 20 combinations of them")
+
+
+@pytest.mark.parametrize(
+    ("mode", "told", "players"),
+    [
+        ("standby", "standby: the first that is ready", "edge.0"),
+        ("spread", "spread: the server with the least work", "edge.0 or edge.1"),
+        ("{replicate: 2}", "replicate 2: that many servers", "edge.0 and edge.1"),
+        ("{hedge: p95}", "hedge p95: the first, and a", "edge.0, when late edge.1"),
+    ],
+)
+def test_check_says_which_mode_of_redundancy_holds(
+    here: Path, mode: str, told: str, players: str
+) -> None:
+    path = here / DEPLOYMENT
+    text = path.read_text().replace("failover:", f"failover:\n  redundancy: {mode}")
+    path.write_text(text)
+    lines = [line.strip() for line in run(DEPLOYMENT).stdout.splitlines()]
+    assert sum(line.startswith(told) for line in lines) == 2, "once for each stream"
+    (whole,) = (line for line in lines if line.startswith("nothing fails"))
+    assert f"cam.0 -> {players} (full)" in whole
+    (left,) = (line for line in lines if line.startswith("edge.0 dies"))
+    assert " -> edge.1 (full)" in left
 
 
 def test_requirement_that_holds_is_silent() -> None:
@@ -109,9 +131,13 @@ def test_json_holds_the_table_and_the_requirement(here: Path) -> None:
     assert row["verdict"] == "dropped"
     assert row["live"] is True
     assert row["streams"] == {
-        "cam.0": {"status": "full", "row": "edge.0", "device": "edge.0", "reason": ""},
+        "cam.0": {
+            "status": "full", "row": "edge.0", "device": "edge.0", "reason": "",
+            "others": [],
+        },
         "cam.1": {
             "status": "dropped", "row": "drop", "device": "", "reason": "no-branch",
+            "others": [],
         },
     }  # fmt: skip
 

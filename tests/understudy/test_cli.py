@@ -20,6 +20,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from dataflow.wire.keys import new_keys
+from graphs.deployment import CODECS
 from understudy.cli import main
 from understudy.launch import free_ports
 
@@ -67,8 +68,9 @@ FILE_MISTAKES = {
         "digits.yaml",
         ("type: images", "type: image"),
         "digits.yaml:8:18: actor 'camera': actor type 'image': unknown; did you mean "
-        "'images'?; known are images, normalise, onnx, encode, decode, results; a "
-        "class of your own is written package.module:Class",
+        "'images'?; known are images, normalise, onnx, confidence, batch, sample, "
+        "copy, switch, select, encode, decode, results; a class of your own is "
+        "written package.module:Class",
     ),
     "own actor that is not importable": (
         "digits.yaml",
@@ -236,6 +238,18 @@ WRONG_USES: dict[str, tuple[list[str], int, str]] = {
         ".: holds no results-*.jsonl and no events-*.jsonl; give the folder that a run "
         "wrote",
     ),
+    "metrics at no address": (
+        ["device", DEPLOYMENT, "cam.0", "--metrics", "somewhere"],
+        2,
+        "metrics address 'somewhere': not an address; write HOST:PORT, as "
+        "127.0.0.1:9100, or a port alone for this machine only",
+    ),
+    "metrics past the last port": (
+        ["up", DEPLOYMENT, "--metrics", "65536"],
+        2,
+        "metrics address '65536': not an address; write HOST:PORT, as "
+        "127.0.0.1:9100, or a port alone for this machine only",
+    ),
     "keys for no device name": (
         ["keys", "new", "edge.0", "a/b"],
         2,
@@ -304,8 +318,8 @@ def test_keys_are_never_overwritten(here: Path) -> None:
     secret = (here / "keys" / "cam.0.key_secret").read_bytes()
     result = run("keys", "new", "cam.0")
     assert result.stderr == (
-        "understudy: keys/cam.0.key: there already; delete both files of 'cam.0' to "
-        "replace them\n"
+        "understudy: keys/cam.0.key: there already; replace it with `understudy "
+        "keys rotate cam.0`, or delete both files of 'cam.0'\n"
     )
     assert result.exit_code == 2
     assert (here / "keys" / "cam.0.key_secret").read_bytes() == secret
@@ -323,6 +337,7 @@ def test_check_says_who_answers_in_whose_place(here: Path) -> None:
     start = lines.index(next(line for line in lines if "stream cam.1" in line))
     rows = [line.split()[1] for line in lines[start + 1 : start + 5]]
     assert rows == ["edge.1", "edge.0", "exit2", "exit1"]
+    assert lines[start + 6].split()[0] == "standby:"
 
 
 def test_check_prints_json(here: Path) -> None:
@@ -356,8 +371,10 @@ def test_help_names_every_command_in_the_order_of_use() -> None:
         "demo",
         "check",
         "draw",
+        "simulate",
         "device",
         "up",
+        "chaos",
         "status",
         "report",
         "keys",
@@ -524,6 +541,19 @@ def test_device_ends_with_its_standard_input(ports: int) -> None:
         assert process.wait(LIMIT_S) == 0
 
 
+def test_key_is_replaced_in_three_steps_that_say_what_comes_next(here: Path) -> None:
+    assert run("keys", "new", "cam.0").exit_code == 0
+    rotated = run("keys", "rotate", "cam.0")
+    assert rotated.stdout == (
+        "keys/cam.0.key_next (copy it to every device; then `understudy keys switch "
+        "cam.0`, here first)\n"
+    )
+    assert "understudy keys retire cam.0" in run("keys", "switch", "cam.0").stdout
+    assert run("keys", "retire", "cam.0").stdout == "keys: 'cam.0' has one key again\n"
+    assert run("keys", "retire", "cam.0").exit_code == 2
+    assert run("keys", "rotate", "../cam").exit_code == 2
+
+
 def test_stranger_without_a_known_key_learns_nothing(here: Path, ports: int) -> None:
     edit(here / DEPLOYMENT, "graph:", "keys: keys\ngraph:")
     for name in ("edge.0", "cam.0"):
@@ -537,8 +567,10 @@ def test_stranger_without_a_known_key_learns_nothing(here: Path, ports: int) -> 
         result = run("status", DEPLOYMENT, "--as", "stranger")
     assert result.exit_code == 1
     assert result.stdout.splitlines()[0] == (
-        f"device 'edge.0' at tcp://127.0.0.1:{ports}: refuses the handshake (our key "
-        "is not in its allow-list); check the keys"
+        f"device 'edge.0' at tcp://127.0.0.1:{ports}: refuses the handshake of "
+        "'stranger': its keys folder does not hold the public key that 'stranger' uses,"
+        " or it shut 'stranger' out for a flood; copy the present 'stranger.key' to "
+        "'edge.0'"
     )
 
 
@@ -630,3 +662,8 @@ def test_up_with_a_device_that_fails_is_status_1(
     assert "understudy: device 'cam.0' ended with status 1: actor 'lens[cam.0]'" in said
     assert "Traceback" not in said
     assert (here / "run" / "report.html").is_file()
+
+
+def test_demo_takes_every_codec_that_a_deployment_file_does() -> None:
+    (option,) = (p for p in main.commands["demo"].params if p.name == "codec")
+    assert list(option.type.choices) == list(CODECS)  # type: ignore[attr-defined]

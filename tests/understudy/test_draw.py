@@ -19,6 +19,7 @@ from understudy.pictures import picture
 VEHICLE = Path(__file__).parent / "graphs" / "vehicle-2x6.yaml"
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "graphs" / "digits" / "two-by-two.yaml"
+GATED = ROOT / "graphs" / "digits" / "gated-two-by-two.yaml"
 HOSTILE = 'a"b<script>&]|`#;\\N\n\x01{c}'
 SVG = "{http://www.w3.org/2000/svg}"
 TOKEN = TokenType("float32", (4,))
@@ -112,6 +113,12 @@ def test_silent_mode_greys_what_does_not_fire_but_not_its_control() -> None:
     text = FORMATS["svg"](picture(gate(), ["g=off"]))
     assert off(text, "actor") == {"p"}
     assert off(text, "fifo") == {"x.o -> p.i", "p.o -> y.i"}
+
+
+def test_mode_that_passes_a_region_by_greys_all_of_it() -> None:
+    text = draw(GATED, modes=["exit[cam.0]=exit"])
+    inside = {n for n in groups(text, "actor") if n.startswith("net.tail[cam.0]")}
+    assert off(text, "actor") == {"fork[cam.0]", "join[cam.0]", *inside}
 
 
 @pytest.mark.parametrize("kind", FORMATS)

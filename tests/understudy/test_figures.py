@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -132,6 +133,19 @@ def test_rows_of_a_plan_say_which_device_they_are_served_by(crashed, maker):
     assert _figures(crashed).faults[0].serving
 
 
+def test_answer_of_an_exit_is_the_endpoints_own_and_judged_apart(crashed, maker):
+    table = crashed.results[maker.results_name("cam.0")]
+    for row in table[1:11]:
+        row.update(row="exit", attempts=0, answer=row["label"])
+    table[1]["answer"] = None
+    maker.write_plan(crashed.folder / "plan")
+    served = {s.row: s for s in _figures(crashed).served}
+    assert served["exit"].device == "endpoint"
+    assert served["exit"].accuracy.share == 0.9
+    assert served["exit"].frames == 10
+    assert re.search(r"exit +endpoint +full +10 .* 90\.0% \(n=10\)", _summary(crashed))
+
+
 @pytest.mark.parametrize(
     ("fired_s", "counts"),
     [(1001.9, True), (1002.003, True), (1003.99, True), (1004.1, False)],
@@ -168,6 +182,24 @@ def test_detection_decision_and_switch_are_told_apart(crashed, maker):
     assert fault.switched_ms == pytest.approx(maker.switch_ms)
     assert [d.device for d in fault.detections] == ["cam.0", "cam.1"]
     assert fault.evidence == ("disconnected",)
+
+
+def test_refill_lasts_until_the_delayed_frames_are_settled(crashed, maker):
+    found = figures(read_run(crashed.write()))
+    (fault,) = found.faults
+    switched_s = (
+        found.origin_s
+        + fault.t_s
+        + sum((maker.detect_ms, maker.decide_ms, maker.switch_ms)) / 1e3
+    )
+    (acting,) = {d.device for d in fault.acting}
+    late = [
+        row["settled_s"]
+        for row in crashed.results[maker.results_name(acting)]
+        if "frame" in row and row["fired_s"] < switched_s < row["settled_s"]
+    ]
+    expected_ms = (max(late) - switched_s) * 1e3 if late else 0.0
+    assert fault.refilled_ms == pytest.approx(expected_ms, abs=1e-3)
 
 
 def test_detection_is_the_slowest_of_devices_that_had_frames_there(crashed, maker):
@@ -210,6 +242,28 @@ def test_continued_process_is_a_return_and_no_fault(crashed):
     (fault,) = _figures(crashed).faults
     assert fault.name == "SIGSTOP edge.0"
     assert fault.restarted_s == pytest.approx(1.4975)
+
+
+def test_broken_link_is_a_fault_of_the_one_that_dials(crashed):
+    link = {"target": "edge.0", "observer": "cam.0"}
+    crashed.events["events-launcher.jsonl"] = [
+        {"t_s": 1002.0025, "event": "fault", "kind": "cut", **link},
+        {"t_s": 1003.5, "event": "mended", **link},
+    ]
+    cut, lost = _figures(crashed).faults
+    assert (cut.name, cut.signal) == ("cut cam.0-edge.0", "")
+    assert [d.device for d in cut.detections] == ["cam.0"]
+    assert cut.detected_ms is not None
+    assert cut.restarted_s == pytest.approx(1.4975)
+    assert (lost.name, lost.detections[0].device) == ("lost edge.0", "cam.1")
+
+
+def test_fault_that_was_mended_is_not_noticed_later(crashed):
+    crashed.events["events-launcher.jsonl"] = [
+        {"t_s": 1000.5, "event": "fault", "kind": "throttle", "target": "edge.0"},
+        {"t_s": 1000.9, "event": "mended", "target": "edge.0"},
+    ]
+    assert _figures(crashed).faults[0].detections == ()
 
 
 def test_loss_that_nobody_ordered_is_listed(crashed):
@@ -274,7 +328,7 @@ def test_summary_says_all_that_was_asked(crashed):
     assert "every frame answered once, in order: kept (500 frames of 2 streams)" in text
     assert "SIGKILL edge.0" in text
     assert "disconnected" in text
-    assert "served by: edge.0" in text
+    assert "answered by  on" in text
 
 
 def test_summary_aligns_its_columns(crashed):

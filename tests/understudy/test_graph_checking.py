@@ -30,7 +30,7 @@ def test_graph_is_told_with_counts_room_and_pace() -> None:
         "expansion: sound\n"
         "  graph       3 actors, 3 FIFOs\n"
         "  iteration   10 firings: t1 3, t2 3, t3 4\n"
-        "  capacities  33 places suffice to be live\n"
+        "  capacities  33 places are the fewest to be live\n"
         "  throughput  1/5 iterations per time unit, one firing of an actor at a time\n"
         "              1/7 iterations per time unit with the capacities above\n"
         "              2/9 iterations per time unit if firings may overlap\n"
@@ -58,6 +58,54 @@ def test_deadlock_is_told_with_its_least_fix() -> None:
     assert "add 1 initial token to fifo C.to_A -> A.from_C, which is the least" in (
         result.stderr
     )
+
+
+def test_what_rules_find_is_json_too() -> None:
+    path = CONFORMANCE / "preesm-38.yaml"
+    result = run(path, "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["sound"] is False
+    (finding,) = found["findings"]
+    assert finding == {
+        "rule": "R10",
+        "subject": "A -> C -> B -> A",
+        "problem": finding["problem"],
+        "fix": "add 1 initial token to fifo C.to_A -> A.from_C, which is the least "
+        "that makes it live",
+        "place": f"{path}:6:3",
+    }
+    assert finding["problem"].startswith("deadlock: 4 actors never reach")
+    assert result.stderr == (
+        f"{path}:6:3: A -> C -> B -> A: {finding['problem']}; {finding['fix']} (R10)\n"
+    )
+
+
+def test_what_is_wrong_in_files_is_json_too(tmp_path: Path) -> None:
+    path = tmp_path / "graph.yaml"
+    path.write_text(
+        "understudy: 1\ngraph: g\nactors:\n"
+        "  a: {ports: {out: {x: 'float32[2]'}}}\n"
+        "  b: {ports: {in: {y: 'float32[3]'}}}\n"
+        "fifos: [a.x -> b.y, a.x -> c.y]\n"
+    )
+    result = run(path, "--json")
+    assert result.exit_code == 1
+    typed, unknown = json.loads(result.stdout)["findings"]
+    assert typed == {
+        "rule": "R1",
+        "subject": "fifo a.x -> b.y",
+        "problem": "carries float32[2], but b.y takes float32[3]",
+        "fix": "put an actor between that converts, or connect another port",
+        "place": f"{path}:6:9",
+    }
+    assert (unknown["rule"], unknown["place"]) == (None, f"{path}:6:21")
+    assert unknown["problem"] == "actor 'c' is not in the graph"
+
+
+def test_misuse_is_not_json(tmp_path: Path) -> None:
+    result = run(tmp_path / "none.yaml", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 def test_file_of_sdf3_is_checked_like_a_graph(tmp_path: Path) -> None:

@@ -356,3 +356,53 @@ def test_two_lives_of_a_device_are_two_streams(made, table, life, maker):
         ("cam.0", 19),
         ("cam.1", 19),
     ]
+
+
+# --- outcomes that a sink says it could not write ------------------------------
+
+
+def _unwritten(table, first, last):
+    """Put a line that names the frames `first` to `last` in place of theirs."""
+    told = {"first": first, "last": last, "full": last - first + 1}
+    table[1 + first : 2 + last] = [{"unwritten": told}]
+
+
+def test_outcomes_that_the_sink_names_as_unwritten_are_accounted_for(made, table):
+    _unwritten(table, 5, 9)
+    table[-1]["unwritten"] = 5
+    assert _violations(made) == []
+    stream = judge(read_run(made.folder)).streams[0]
+    assert (stream.frames, stream.unwritten, stream.unaccounted) == (20, 5, 0)
+
+
+def test_fewer_outcomes_named_than_counted_are_found(made, table):
+    _unwritten(table, 5, 9)
+    table[-1]["unwritten"] = 6
+    assert "1 outcomes reached the sink but could not" in _violations(made)[0]
+
+
+def test_frame_beside_the_unwritten_ones_is_still_missed(made, table):
+    _unwritten(table, 5, 9)
+    table[-1]["unwritten"] = 5
+    del table[7]
+    found = _violations(made)
+    assert ":8: frame 10 unaccounted for before frame 11" in found
+    assert judge(read_run(made.folder)).streams[0].unaccounted == 1
+
+
+def test_unwritten_frame_that_was_written_too_is_answered_twice(made, table):
+    _unwritten(table, 5, 9)
+    table[-1]["unwritten"] = 5
+    table[6]["unwritten"]["last"] = 10
+    assert ":8: frame 10 answered twice" in _violations(made)
+    assert judge(read_run(made.folder)).streams[0].doubled == 1
+
+
+def test_broken_link_excuses_no_missing_end(made, table, life):
+    """A fault that sends no signal leaves a device the time to end its streams."""
+    _killed(table, life, frames=10)
+    life.append({"t_s": 1000.3, "event": "device.stopping", "why": "SIGTERM"})
+    made.events["events-launcher.jsonl"] += [
+        {"t_s": 1000.21, "event": "fault", "target": "cam.0", "kind": "disk-full"}
+    ]
+    assert len(_violations(made)) == 1

@@ -91,6 +91,22 @@ def test_same_run_gives_the_same_page(crashed, maker):
     assert _page(crashed) == _page(crashed)
 
 
+def test_steps_after_a_failure_are_drawn_with_their_times(crashed, maker):
+    words = " ".join(_Tags(_page(crashed)).words)
+    assert "SIGKILL edge.0 at 2.00 s, cam.0" in words
+    assert f"detect {maker.detect_ms:.2f} + decide" in words
+    assert "refill" in words
+
+
+def test_failure_that_nobody_noticed_has_no_steps(maker):
+    made = maker.simulate(seconds=5, outages=(maker.Outage("edge.0", 2.0025, 4.0),))
+    for table in made.events.values():
+        table[:] = [e for e in table if e.get("event") not in ("link.suspect",)]
+    page = _page(made)
+    assert "SIGKILL edge.0" in page
+    assert "What followed each failure" not in page
+
+
 def test_broken_promise_is_written_large_with_its_places(crashed, maker):
     del crashed.results[maker.results_name("cam.0")][5]
     page = _page(crashed)
