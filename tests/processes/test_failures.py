@@ -79,15 +79,19 @@ def test_actor_that_kills_its_server_costs_no_frame(tmp_path: Path) -> None:
     assert [r.row for r in results(found, "cam.0") if r.frame == 40] == ["here"]
 
 
-def test_failing_actor_ends_its_server_with_one_message(tmp_path: Path) -> None:
+def test_token_that_no_server_can_take_ends_none_of_them(tmp_path: Path) -> None:
+    """The ledger asks one after the other: each was ended by the same token."""
     plan = toy_plan(tmp_path / "plan", port=free_ports(2), tail={"raise_at": 40})
     with played(plan, tmp_path) as run:
-        assert run.wait_exit("edge.0") == 1
-        run.wait_rows("cam.0", "here", 10)
+        run.wait_event("edge.0", "link.garbage", reason="actor")
+        run.wait_event("edge.1", "link.garbage", reason="actor")
+        run.wait_rows("cam.0", "edge.0", 10)
         log = run.log("edge.0")
-    assert outcome(tmp_path)[1].kept
-    assert "actor 'tail[cam.0]@edge.0'" in log
-    assert "told to" in log
+    found, verdict = outcome(tmp_path)
+    assert verdict.kept, verdict.violations
+    assert [r.row for r in results(found, "cam.0") if r.frame == 40] == ["here"]
+    assert {r.row for r in results(found, "cam.0") if r.frame > 40} == {"edge.0"}
+    assert log.count("actor 'tail[cam.0]@edge.0': ValueError: told to") == 1
     assert "Traceback" not in log
 
 

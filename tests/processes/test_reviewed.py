@@ -82,7 +82,7 @@ def test_local_actor_that_fails_at_failover_leaves_no_frame_unaccounted(
     """The failing start was repeated while the stream was being ended."""
     plan = toy_plan(
         tmp_path / "plan", port=free_ports(1), servers=1, tail={"take_s": 0.05},
-        here={"raise_from": 1}, source={"rate_hz": 100},
+        window=3, here={"raise_from": 1}, source={"rate_hz": 100},
     )  # fmt: skip
     with played(plan, tmp_path) as run:
         run.wait_rows("cam.0", "edge.0", 5)
@@ -121,7 +121,12 @@ def test_deeply_nested_words_of_a_peer_do_not_end_a_server(
         nested = ask(dealer, StatusRequest())
         dealer.send(pack_control(Beat(1, True, 0, 0, about='[1, {"stream": 2}]')))
         untyped = ask(dealer, StatusRequest())
-    for answer in (nested, untyped):
+        escape = {"stream": "\x1b[2J", "frames": 1, "row": "r"}
+        counts = {"full": 1, "degraded": 0, "dropped": 0}
+        told = json.dumps([escape | counts])
+        dealer.send(pack_control(Beat(1, True, 0, 0, about=told)))
+        terminal = ask(dealer, StatusRequest())
+    for answer in (nested, untyped, terminal):
         assert isinstance(answer, StatusReply)
         assert json.loads(answer.text)["sessions"][0]["about"] == []
 
@@ -137,7 +142,7 @@ def test_key_of_one_device_does_not_open_sessions_of_another(
         tmp_path / "plan", port=free_ports(1), servers=1, endpoints=2, keys=keys
     )
     ours = load_keys(keys, "cam.1")
-    dealer.curve_serverkey = ours.peers["edge.0"]
+    dealer.curve_serverkey = ours.peers["edge.0"][0]
     dealer.curve_publickey, dealer.curve_secretkey = ours.public, ours.secret
     with played(plan, tmp_path, start=["edge.0", "cam.0"]) as run:
         run.wait_rows("cam.0", "edge.0", 20)
@@ -146,7 +151,10 @@ def test_key_of_one_device_does_not_open_sessions_of_another(
         run.wait_rows("cam.0", "edge.0", 20)
         assert not [r for _, r in run.records if r.get("event") == "link.suspect"]
     assert isinstance(answer, Refuse)
-    assert answer.why == "device 'cam.0': not with this key; give each its own"
+    assert answer.why == (
+        "device 'cam.0': greets 'edge.0' with the key of 'cam.1'; give each device the "
+        "secret key of its own name"
+    )
 
 
 def test_device_without_standard_input_runs_to_its_end(tmp_path: Path) -> None:

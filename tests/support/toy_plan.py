@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dataflow.graph import (
+    ALL_ROW,
     CONTROL_TOKEN,
     DROP_ROW,
     Actor,
@@ -18,6 +19,7 @@ from dataflow.graph import (
     TokenType,
 )
 from dataflow.plan import Device, Plan, write_plan
+from dataflow.redundancy import Redundancy
 
 TOYS = "tests.support.toy_actors"
 SERVER_ADDS, LOCAL_ADDS = 1.0, 2.0
@@ -39,7 +41,11 @@ def toy_plan(
     here: Mapping[str, Any] | None = None,
     source_type: str = "Counter",
     tail_type: str = "Add",
+    redundancy: str = "standby",
+    batch_max: int = 1,
+    batch_wait_ms: float = 0.0,
     keys: Path | None = None,
+    compression: str = "",
 ) -> Plan:
     """Write the plan of `endpoints` x `servers`: count, add one there, or two here.
 
@@ -59,6 +65,8 @@ def toy_plan(
             here={"size": size, "add": LOCAL_ADDS, **(here or {})},
             source_type=source_type,
             tail_type=tail_type,
+            redundancy=Redundancy.parse(redundancy),
+            compression=compression,
         )
         for i in range(endpoints)
     ]
@@ -72,7 +80,9 @@ def toy_plan(
     devices = {f"cam.{i}": Device(f"cam.{i}", "endpoint") for i in range(endpoints)}
     for j in range(servers):
         address = f"tcp://127.0.0.1:{port + j}"
-        devices[f"edge.{j}"] = Device(f"edge.{j}", "server", address, address)
+        devices[f"edge.{j}"] = Device(
+            f"edge.{j}", "server", address, address, batch_max, batch_wait_ms
+        )
     plan = Plan("toy", graph, devices, Graph("none", {}, ()), folder, keys)
     write_plan(plan)
     return plan
@@ -92,11 +102,16 @@ def _stream(
     here: Mapping[str, Any],
     source_type: str,
     tail_type: str,
+    redundancy: Redundancy,
+    compression: str,
 ) -> Graph:
     actors: dict[str, Actor] = {}
     fifos: list[Fifo] = []
     rows = [*servers, *(["here"] if local else [])]
-    modes: dict[str, dict[PortRef, int]] = {row: {} for row in (*rows, DROP_ROW)}
+    together = [ALL_ROW] if redundancy.together else []
+    modes: dict[str, dict[PortRef, int]] = {
+        row: {} for row in (*rows, *together, DROP_ROW)
+    }
     controls: list[str] = []
     carried: set[str] = set()
     branches = []
@@ -163,11 +178,13 @@ def _stream(
             places = [cam, row, row, row, cam]
             types = ["tx", "rx", f"{TOYS}:{tail_type}", "tx", "rx"]
             for member, place, kind in zip(members, places, types, strict=True):
+                crosses = kind in ("tx", "rx") and ".return." not in member
+                given = {"compression": compression} if crosses and compression else {}
                 control = (row_port,) if member.endswith("]@" + row + ".tx") else ()
                 actor(
                     member, kind, place,
                     port("in", "in", dynamic=True), port("out", "out", dynamic=True),
-                    *control, params=tail if kind.endswith(tail_type) else {},
+                    *control, params=tail if kind.endswith(tail_type) else given,
                 )  # fmt: skip
             controls.append(members[0])
             carried.update(members[1:])
@@ -177,7 +194,7 @@ def _stream(
                 stops.append(f"{member}.out")
             fifo(stops[-1], f"{names['join']}.r{i}")
         for mode, table in modes.items():
-            rate = int(mode == row)
+            rate = int(mode in (row, ALL_ROW))
             table[PortRef(names["fork"], f"b{i}_x")] = rate
             table[PortRef(names["join"], f"r{i}")] = rate
             for member in members:
@@ -207,6 +224,7 @@ def _stream(
             Region(
                 region, cam, names["camera"], names["result"], names["row"],
                 names["fork"], names["join"], tuple(branches), window, deadline_ms,
+                redundancy,
             ),
         ),
     )  # fmt: skip
