@@ -159,7 +159,7 @@ def asked(source: type[Source]) -> type[Source]:
 
 
 def device(plan: Plan, name: str, library: Callable[[str], type[Behaviour]]) -> Device:
-    return Device(plan, name, library=library, options=Options(quiet=True))
+    return Device(plan, name, library=library, options=Options())
 
 
 def run_pair(
