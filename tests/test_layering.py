@@ -13,10 +13,14 @@ ORDER = ("understudy", "graphs", "actors", "dataflow", "native")
 FENCES = {
     "zmq": "dataflow/wire",
     "msgpack": "dataflow/wire",
+    "zstandard": "dataflow/wire",
+    "lz4": "dataflow/wire",
     "onnxruntime": "actors",
     "onnx": "graphs",
     "click": "understudy",
     "matplotlib": "understudy",
+    "prometheus_client": "understudy",
+    "rich": "understudy",
     "cffi": "native",
 }
 
@@ -56,7 +60,15 @@ def test_third_parties_stay_behind_their_fences(path: Path) -> None:
     assert wrong == [], f"{path} imports {wrong}"
 
 
-STATE_MACHINES = ("ledger", "link", "sessions", "rows", "service_time", "header")
+STATE_MACHINES = (
+    "ledger",
+    "link",
+    "sessions",
+    "rows",
+    "service_time",
+    "header",
+    "peer_clock",
+)
 
 
 @pytest.mark.parametrize("name", STATE_MACHINES)
