@@ -281,6 +281,8 @@ class Executor:
             if len(jobs) > 1:  # it is one's own fault, and not all of theirs
                 for job in jobs:
                     self._run([job])
+                    if job.results is not None:  # the next may reuse their memory
+                        job.results = [np.copy(result) for result in job.results]
                 return
             jobs[0].error = error
         except BaseException as error:  # raised again in the I/O loop

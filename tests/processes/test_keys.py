@@ -96,8 +96,9 @@ def test_nothing_readable_crosses_a_link_with_keys(
     with Relay(port=entry, target=target) as relay, played(plan, tmp_path) as run:
         run.wait_rows("cam.0", "edge.0", 50)
         crossed = bytes(relay.passed)
-    token = np.full(4, 30, np.float32).tobytes()
-    assert ({token in crossed, b"cam.0" in crossed}) == {not with_keys}
+    tokens = (np.full(4, frame, np.float32).tobytes() for frame in range(1, 50))
+    assert any(token in crossed for token in tokens) is not with_keys
+    assert (b"cam.0" in crossed) is not with_keys
 
 
 def test_key_that_is_taken_away_ends_its_connections(tmp_path: Path) -> None:
