@@ -24,7 +24,7 @@ from dataflow.executor import Executor, time_chain
 from dataflow.parts import HostedPart, hosted_parts
 from dataflow.plan import Plan
 from dataflow.segments import Peer, Segments
-from dataflow.wire.allowance import STATUS_COST, Allowances
+from dataflow.wire.allowance import GREETING_COST, PIECE_COST, STATUS_COST, Allowances
 from dataflow.wire.compression import CODES, compression
 from dataflow.wire.control import (
     CONTROL_BYTES_MAX,
@@ -174,8 +174,8 @@ class Host:
                 raise PeerError("message of more frames than any has", "frames")
             if not is_control(event.frames[0]):
                 cost = self._data(event.route, event.frames, now_s)
-            elif self._control(event, now_s):
-                cost = STATUS_COST
+            else:
+                cost = self._control(event, now_s)
         except PeerError as error:
             self._events.reject(error, self._transport.owner(event.key) or "")
         if cost and not self._allowances.take(peer, now_s, cost):
@@ -236,8 +236,8 @@ class Host:
             ],
         }
 
-    def _control(self, event: FromRoute, now_s: float) -> bool:
-        """Act on a control message; tell whether it asked for our status."""
+    def _control(self, event: FromRoute, now_s: float) -> float:
+        """Act on a control message; return what it costs its sender."""
         route, frame = event.route, event.frames[0]
         if control_version(frame) != VERSION:
             why = (
@@ -250,10 +250,9 @@ class Host:
         message = unpack_control(frame)
         if isinstance(message, StatusRequest):
             self._transport.reply(route, [pack_control(StatusReply(self._told()))])
-            return True
+            return STATUS_COST
         if isinstance(message, Want | Piece):
-            self._segment(route, message, now_s)
-            return False
+            return self._segment(route, message, now_s)
         if isinstance(message, Hello) and self._keys:
             # A name belongs to its key: else one device could end another's session.
             owner = self._transport.owner(event.key)
@@ -266,9 +265,10 @@ class Host:
                 self._transport.reply(route, [pack_control(refuse)])
                 raise PeerError(why, "key")
         self._do(self.sessions.control(route, message, now_s), now_s)
-        return False
+        return GREETING_COST if isinstance(message, Hello) else 1.0
 
-    def _segment(self, route: bytes, message: Want | Piece, now_s: float) -> None:
+    def _segment(self, route: bytes, message: Want | Piece, now_s: float) -> float:
+        """Give or take a piece of a segment; return what it costs its sender."""
         session = self.sessions.on(route)
         if session is None:
             raise PeerError(f"{message.kind} outside of a session; dropped", "session")
@@ -279,6 +279,7 @@ class Host:
         else:
             peer = Peer(session.device, session.number, route)
             self._segments.take(peer, message, now_s)
+        return PIECE_COST
 
     def _told(self) -> str:
         """Return our status as JSON that fits a control message."""

@@ -15,8 +15,11 @@ RATE_HZ = 200.0
 BURST = 1000.0
 """To refuse a message takes 20 to 50 µs: a peer can take 1 % of a core, and once 50 ms.
 """
-STATUS_COST = 25.0
-"""Messages that a status request counts for: the answer takes as long to make."""
+STATUS_COST, GREETING_COST = 50.0, 10.0
+"""Messages that a status request counts for, and a greeting: they take as long to
+answer, and a greeting is told in the log, with the session that it ends."""
+PIECE_COST = 0.05
+"""A piece of a segment: a device that loads a model asks for thousands of them."""
 PEERS_MAX = 1024
 """Peers remembered; on plain links anybody can be another one with each connection."""
 
