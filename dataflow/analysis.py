@@ -6,7 +6,7 @@ arithmetic.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ from dataflow.balance import (
 from dataflow.blocks import blocks
 from dataflow.cure import Cost, Cure, cure
 from dataflow.deadlock import DeadlockError, deadlock
-from dataflow.execution import Execution, Starved
+from dataflow.execution import Execution, Starved, alone
 from dataflow.graph import Fifo, Graph
 from dataflow.modes import (
     at_once,
@@ -164,10 +164,10 @@ def _size(part: Graph) -> Room:
         if not part.dpgs:
             return _enough(part, every)
         sized = _pairwise(part, [together])
-        if _fits(sized) and Execution(together, every[0][2], sized).run():
-            return Room(sized, exact=True)
         combinations = math.prod(len(dpg.modes) for dpg in part.dpgs)
         with suppress(CapacityError, DeadlockError):
+            if _fits(sized) and not any(_stuck(part, every, sized)):
+                return Room(sized, exact=True)
             if combinations * len(part.actors) > ONE_BY_ONE_MAX:
                 return replace(_enough(part, every), exact=False)
     one_by_one: _Counted = []
@@ -187,25 +187,55 @@ def _fits(sized: Mapping[Fifo, int]) -> bool:
 
 def _enough(part: Graph, counted: _Counted) -> Room:
     sized = _pairwise(part, [mode for _, mode, _ in counted])
-    stuck: list[Execution] = []
-    where = ""
-    for modes, mode, counts in counted:
-        execution = Execution(mode, counts, sized)
-        if not execution.run():
-            if not execution.unbounded().run():
-                raise deadlock(execution, part)
-            where = where or _named(modes)
-            stuck.append(execution)
+    start = dict(sized)
     exact = True
-    for block in blocks(part.fifos) if stuck else ():
-        found = _cured(part, block, stuck)
+    failing: dict[str, None] = {}
+    for stuck in _stuck(part, counted, start):
+        found = _cured(part, [execution for _, execution in stuck])
         exact = exact and found.exact
         for fifo, more in found.gifts.items():
             sized[fifo] += more
+        failing.update((_named(modes), None) for modes, _ in stuck)
     raises = {f: n for f, n in sized.items() if f.capacity and n > f.capacity}
     if raises:
-        raise CapacityError(raises, sized, where)
+        raise CapacityError(raises, sized, next(iter(failing), ""))
     return Room(sized, exact)
+
+
+def _stuck(
+    part: Graph, counted: _Counted, sized: Mapping[Fifo, int]
+) -> Iterator[list[tuple[dict[str, str], Execution]]]:
+    """Yield, for each block that is not live, the modes in which it is stuck.
+
+    Raises:
+        DeadlockError: It is not live with unbounded FIFOs either.
+    """
+    for block in blocks(part.fifos):
+        if len(block) == 1 and block[0].capacity is None:
+            continue  # what its two actors need is enough
+        stuck = []
+        for modes, mode, counts in counted:
+            entries = [i for fifo in block for i in mode.entries.get(fifo, ())]
+            execution = alone(mode, counts, entries, sized)
+            if not execution.run():
+                if not execution.unbounded().run():
+                    raise _deadlocked(part, mode, counts)
+                stuck.append((modes, execution))
+        if stuck:
+            yield stuck
+    for _, mode, counts in counted:
+        for i, (source, target) in enumerate(
+            zip(mode.source, mode.target, strict=True)
+        ):
+            lacks = mode.fifos[i].delay < mode.consumed[i]
+            if source == target and lacks and counts[source]:
+                raise _deadlocked(part, mode, counts)
+
+
+def _deadlocked(part: Graph, mode: ModeGraph, counts: list[int]) -> DeadlockError:
+    execution = Execution(mode, counts)
+    execution.run()
+    return deadlock(execution, part)
 
 
 def _named(modes: Mapping[str, str]) -> str:
@@ -213,8 +243,8 @@ def _named(modes: Mapping[str, str]) -> str:
     return f" with {named}" if named else ""
 
 
-def _cured(part: Graph, block: list[Fifo], stuck: list[Execution]) -> Cure:
-    """Return the places that one block lacks beside those it has."""
+def _cured(part: Graph, stuck: list[Execution]) -> Cure:
+    """Return the places that a block lacks beside those it has."""
 
     def price(fifo: Fifo, places: int) -> Cost:
         # A declared capacity grows only where nothing else can; it is then reported.
@@ -222,14 +252,7 @@ def _cured(part: Graph, block: list[Fifo], stuck: list[Execution]) -> Cure:
         token = part.token(fifo)
         return declared, places, places * (token.nbytes if token else 1)
 
-    inside = []
-    for execution in stuck:
-        entries = execution.mode.entries
-        chosen = [i for fifo in block for i in entries.get(fifo, ())]
-        alone = execution.within(chosen)
-        if not alone.run():
-            inside.append(alone)
-    found = cure(inside, "space", price)
+    found = cure(stuck, "space", price)
     assert found is not None  # with unbounded FIFOs it is live
     return found
 

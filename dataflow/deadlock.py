@@ -11,7 +11,7 @@ from functools import cache
 from dataflow.balance import AnalysisError
 from dataflow.cure import Cost, cure
 from dataflow.enclosure import broken_regions
-from dataflow.execution import Execution, Starved
+from dataflow.execution import Execution, Starved, alone
 from dataflow.graph import Fifo, Graph
 from dataflow.strong import strong_parts
 
@@ -107,7 +107,7 @@ def _least_delays(stuck: Execution, graph: Graph) -> tuple[dict[Fifo, int], bool
     extra: dict[Fifo, int] = {}
     exact = True
     for entries in strong_parts(mode):
-        part = stuck.within(entries)
+        part = alone(mode, stuck.counts, entries)
         if not part.run():
             found = cure([part], "tokens", price)
             if found is None:

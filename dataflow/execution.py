@@ -9,9 +9,11 @@ A bounded FIFO is two edges: tokens forward, free space backward. A firing reads
 it writes, so a FIFO from an actor to itself needs no room beyond its initial tokens.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Literal
 
 from dataflow.balance import ModeGraph
@@ -40,12 +42,30 @@ class Starved:
         return f"{self.port} has {self.has} of {self.needs} {self.lacks}"
 
 
+def alone(
+    mode: ModeGraph,
+    counts: Sequence[int],
+    entries: Sequence[int],
+    capacities: Mapping[Fifo, int] | None = None,
+) -> "Execution":
+    """Return an execution of some FIFOs of a mode graph and the actors at their ends.
+
+    What these actors take from others and give to others is left out, and they go
+    through the smallest iteration that they have by themselves.
+    """
+    part = mode.narrowed(entries)
+    inside = [counts[mode.index[name]] for name in part.actors]
+    divisor = math.gcd(*inside) or 1
+    return Execution(part, [count // divisor for count in inside], capacities)
+
+
 class Execution:
     """The state of a greedy execution towards given firing counts.
 
     It starts with the initial tokens, or where `fired` firings from there have led.
 
     Attributes:
+        counts: Firings of each actor in all, by its index.
         left: Firings that each actor has yet to do, by its index.
         tokens: Tokens in each FIFO, by its index.
         space: Free places in each FIFO, or None where FIFOs are unbounded.
@@ -55,6 +75,7 @@ class Execution:
 
     __slots__ = (
         "_waiting",
+        "counts",
         "firings",
         "left",
         "mode",
@@ -72,8 +93,10 @@ class Execution:
     ) -> None:
         self.mode = mode
         self.left = list(counts)
+        self.counts = self.left.copy()
         self.tokens = [fifo.delay for fifo in mode.fifos]
         if fired is not None:
+            self.counts = list(map(add, counts, fired))
             for i in range(len(mode.fifos)):
                 self.tokens[i] += fired[mode.source[i]] * mode.produced[i]
                 self.tokens[i] -= fired[mode.target[i]] * mode.consumed[i]
@@ -91,6 +114,7 @@ class Execution:
         """Return an independent copy of the state, without the history."""
         copy: Execution = object.__new__(Execution)
         copy.mode = self.mode
+        copy.counts = self.counts
         copy.left = self.left.copy()
         copy.tokens = self.tokens.copy()
         copy.peaks = self.peaks.copy()
@@ -105,18 +129,6 @@ class Execution:
         copy.space = None
         copy._waiting.extend(range(len(self.mode.actors)))
         return copy
-
-    def within(self, entries: Sequence[int]) -> "Execution":
-        """Return the state of some FIFOs, by index, and of the actors at their ends.
-
-        All that these actors take from others and give to others is left out.
-        """
-        mode = self.mode.narrowed(entries)
-        left = [self.left[self.mode.index[name]] for name in mode.actors]
-        part = Execution(mode, left)
-        part.tokens = [self.tokens[i] for i in entries]
-        part.space = self.space and [self.space[i] for i in entries]
-        return part
 
     def run(self) -> bool:
         """Fire whatever is enabled until nothing is; return whether all is done."""

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataflow.analysis import CapacityError, capacities
 from dataflow.balance import (
     AnalysisError,
-    ModeGraph,
     RateError,
     mode_graph,
     parts,
@@ -17,7 +16,7 @@ from dataflow.balance import (
     repetitions,
 )
 from dataflow.deadlock import DeadlockError, deadlock
-from dataflow.execution import Execution
+from dataflow.execution import alone
 from dataflow.finding import Finding
 from dataflow.graph import Fifo, Graph
 from dataflow.modes import (
@@ -125,10 +124,16 @@ def live(graph: Graph) -> Iterator[Finding]:
     for part in parts(graph):
         together = at_once(part)
         counts = shared_counts(part, together)
-        if counts is None or not part.dpgs:
+        if counts is None:
             yield from _stuck(part)
-        elif not Execution(together, list(counts.values())).run():
-            yield from _stuck_somewhere(part, together, counts)
+            continue
+        for entries in strong_parts(together):
+            if not alone(together, list(counts.values()), entries).run():
+                if not part.dpgs:
+                    yield from _stuck(part)
+                    break
+                fifos = dict.fromkeys(together.fifos[i] for i in entries)
+                yield from _stuck_within(part, fifos, counts)
 
 
 def _stuck(part: Graph) -> Iterator[Finding]:
@@ -146,45 +151,33 @@ def _stuck(part: Graph) -> Iterator[Finding]:
             seen.add(cure)
 
 
-def _stuck_somewhere(
-    part: Graph, together: ModeGraph, counts: Mapping[str, int]
+def _stuck_within(
+    part: Graph, fifos: Collection[Fifo], counts: Mapping[str, int]
 ) -> Iterator[Finding]:
-    """Look at each strongly connected part for itself, in the modes that differ there.
+    """Look at one strongly connected part for itself, in the modes that differ there.
 
     Waiting closes a cycle, and a cycle lies within one strongly connected part of the
     graph with all modes at once. So a combination of modes is live if each of these
     parts is, given all that it takes from elsewhere.
     """
     usual = {dpg.name: next(iter(dpg.modes)) for dpg in part.dpgs}
-    for entries in strong_parts(together):
-        fifos = dict.fromkeys(together.fifos[i] for i in entries)
-        try:
-            combinations = combined(relevant_modes(part, fifos))
-        except AnalysisError as error:
-            yield finding("R10", error)
-            continue
-        seen: set[frozenset[tuple[Fifo, int]]] = set()
-        for modes in combinations:
-            execution = _alone(part, {**usual, **modes}, counts, fifos)
-            if not execution.run():
-                stuck = deadlock(execution, part)
-                cure = frozenset(stuck.extra.items())
-                if cure not in seen:
-                    yield finding("R10", stuck, modes)
-                seen.add(cure)
-
-
-def _alone(
-    part: Graph,
-    modes: Mapping[str, str],
-    counts: Mapping[str, int],
-    fifos: Collection[Fifo],
-) -> Execution:
-    """Return an execution of some FIFOs; actors lack nothing at others."""
-    mode = mode_graph(part, modes)
-    inside = [i for i, fifo in enumerate(mode.fifos) if fifo in fifos]
-    left = [0 if n in mode.resting else counts[n] for n in mode.actors]
-    return Execution(mode, left).within(inside)
+    try:
+        combinations = combined(relevant_modes(part, fifos))
+    except AnalysisError as error:
+        yield finding("R10", error)
+        return
+    seen: set[frozenset[tuple[Fifo, int]]] = set()  # modes often share a cure
+    for modes in combinations:
+        mode = mode_graph(part, {**usual, **modes})
+        left = [0 if n in mode.resting else counts[n] for n in mode.actors]
+        inside = [i for i, fifo in enumerate(mode.fifos) if fifo in fifos]
+        execution = alone(mode, left, inside)
+        if not execution.run():
+            stuck = deadlock(execution, part)
+            cure = frozenset(stuck.extra.items())
+            if cure not in seen:
+                yield finding("R10", stuck, modes)
+            seen.add(cure)
 
 
 def stuck_in(part: Graph, modes: Mapping[str, str]) -> DeadlockError | None:

@@ -17,12 +17,20 @@ from dataflow.balance import AnalysisError
 from dataflow.graph import Fifo
 from dataflow.timed import Timed
 
-FIRINGS_MAX = 5_000_000
-"""Firings after which the search for a recurring state is given up: half a minute."""
+FIRINGS_MAX = 2_000_000
+"""Firings after which an execution is given up: some seconds."""
 
 
 class EndlessError(AnalysisError):
-    """No state came again for very long."""
+    """An execution takes very long: no state comes again, or the iteration is huge."""
+
+
+def _huge(firings_max: int) -> EndlessError:
+    return EndlessError(
+        "execution",
+        f"has more than {firings_max:,} firings in one iteration",
+        "choose rates with larger common divisors",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +83,19 @@ class SelfTimed:
         """Return when one iteration of all actors has ended; None if it never does.
 
         Needs `once`.
+
+        Raises:
+            EndlessError: It has more than `FIRINGS_MAX` firings, not counting those
+                that begin and end together.
         """
         assert self._left is not None
+        self._refuse_huge(FIRINGS_MAX)
         self._start()
+        steps = 0
         while self._active:
+            steps += 1
+            if steps > FIRINGS_MAX:
+                raise _huge(FIRINGS_MAX)
             self._advance()
         return None if any(self._left[actor] for actor in self._inside) else self._now
 
@@ -91,6 +108,7 @@ class SelfTimed:
             EndlessError: It did not recur within `firings_max` firings.
         """
         graph = self._graph
+        self._refuse_huge(firings_max)
         first = min(self._inside, key=graph.counts.__getitem__)
         count = graph.counts[first]
         seen: dict[tuple[object, ...], tuple[int, int]] = {}
@@ -106,12 +124,20 @@ class SelfTimed:
                 seen[state] = (self._now, self._ended[first])
             if self._fired > firings_max:
                 raise EndlessError(
-                    f"actor '{graph.actors[first]}'",
-                    f"no state came again within {firings_max:,} firings",
+                    "execution",
+                    f"came to no state again within {firings_max:,} firings",
                     "simplify the rates or the times to have its throughput",
                 )
             self._advance()
         return Steady(Fraction(0), frozenset())
+
+    def _refuse_huge(self, firings_max: int) -> None:
+        """Raise an error if firings that cannot overlap make an iteration too long."""
+        graph = self._graph
+        for actor in self._inside:
+            limit = graph.limits[actor]
+            if limit and graph.counts[actor] // limit > firings_max:
+                raise _huge(firings_max)
 
     def _recurred(self, first: int, then: int, ended_then: int) -> Steady:
         """Go once round the period, watching who starts when."""

@@ -61,7 +61,8 @@ def throughput(
 
     Raises:
         RateError: There is no repetition vector.
-        AnalysisError: An actor has no time, or the state space is too large.
+        AnalysisError: An actor has no time.
+        EndlessError: The state space is too large.
     """
     found = timed(graph, modes, capacities, one_at_a_time=one_at_a_time)
     return pace(found).throughput

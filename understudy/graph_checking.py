@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dataflow import rules
 from dataflow.analysis import AnalysisError, Room, least_room, parts
@@ -14,6 +14,7 @@ from dataflow.balance import Modes, repetition_vector
 from dataflow.finding import Finding
 from dataflow.graph import Fifo, Graph, PortRef
 from dataflow.modes import at_once, mode_combinations, shared_counts
+from dataflow.selftimed import EndlessError
 from dataflow.sizing import Front, front
 from dataflow.throughput import latency, throughput
 from understudy.summary import counted
@@ -24,15 +25,24 @@ _SHOWN_MAX = 12
 _QUOTED = re.compile("'([^']+)'")
 
 
+Known = Fraction | None | EndlessError
+"""A throughput, None where nothing bounds it, a latency; or why it is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Throughputs and latency in one combination of modes; None: nothing bounds it."""
+    """Throughputs and latencies in one combination of modes."""
 
     modes: Modes
-    throughput: Fraction | None
-    one_at_a_time: Fraction | None
-    with_capacities: Fraction | None
-    latency: Fraction | None
+    throughput: Known
+    """Firings of an actor may overlap."""
+    one_at_a_time: Known
+    with_capacities: Known
+    """One at a time."""
+    with_capacities_overlapping: Known
+    latency: Known
+    """One at a time."""
+    latency_overlapping: Known
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -40,7 +50,11 @@ class Timing:
             "throughput": _exact(self.throughput),
             "throughput_one_at_a_time": _exact(self.one_at_a_time),
             "throughput_with_capacities": _exact(self.with_capacities),
+            "throughput_with_capacities_overlapping": _exact(
+                self.with_capacities_overlapping
+            ),
             "latency": _exact(self.latency),
+            "latency_overlapping": _exact(self.latency_overlapping),
         }
 
 
@@ -85,10 +99,12 @@ class CheckedGraph:
             return [
                 Timing(
                     chosen,
-                    throughput(graph, chosen),
-                    throughput(graph, chosen, one_at_a_time=True),
-                    throughput(graph, chosen, sized, one_at_a_time=True),
-                    latency(graph, chosen, one_at_a_time=True),
+                    _tried(throughput, graph, chosen, None, alone=False),
+                    _tried(throughput, graph, chosen, None, alone=True),
+                    _tried(throughput, graph, chosen, sized, alone=True),
+                    _tried(throughput, graph, chosen, sized, alone=False),
+                    _tried(latency, graph, chosen, None, alone=True),
+                    _tried(latency, graph, chosen, None, alone=False),
                 )
                 for chosen in modes
             ]
@@ -228,7 +244,34 @@ def _place(finding: Finding, places: Mapping[str, object], path: Path) -> object
     return next((places[n] for n in names if n in places), f"{path}:1:1")
 
 
-def _exact(number: Fraction | None) -> str | None:
+class _Analysis(Protocol):
+    def __call__(
+        self,
+        graph: Graph,
+        modes: Modes | None,
+        capacities: Mapping[Fifo, int] | None,
+        *,
+        one_at_a_time: bool,
+    ) -> Fraction | None: ...
+
+
+def _tried(
+    analysis: _Analysis,
+    graph: Graph,
+    modes: Modes,
+    sized: Mapping[Fifo, int] | None,
+    *,
+    alone: bool,
+) -> Known:
+    try:
+        return analysis(graph, modes, sized, one_at_a_time=alone)
+    except EndlessError as error:
+        return error
+
+
+def _exact(number: Known) -> str | None:
+    if isinstance(number, EndlessError):
+        return f"not known: {number.problem}"
     return None if number is None else str(number)
 
 
@@ -254,7 +297,9 @@ def _in_modes(modes: Modes) -> str:
     return f" in mode {named}" if named else ""
 
 
-def _pace(number: Fraction | None) -> str:
+def _pace(number: Known) -> str:
+    if isinstance(number, EndlessError):
+        return f"not known ({number.problem})"
     if number is None:
         return "unbounded throughput"
     return f"{number} iterations per time unit"
@@ -270,7 +315,9 @@ def _timing_text(timing: Timing) -> list[str]:
         overlap = f"{_pace(timing.throughput)} if firings may overlap"
         lines.append(f"              {overlap}")
     lines.append(
-        f"  latency     {timing.latency} time units for an iteration by itself"
+        f"  latency     {_exact(timing.latency)} time units for an iteration by itself"
+        if not isinstance(timing.latency, EndlessError)
+        else f"  latency     not known ({timing.latency.problem})"
     )
     return lines
 

@@ -5,6 +5,7 @@ a part of them.
 """
 
 import math
+import random
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
@@ -23,6 +24,7 @@ from dataflow.balance import AnalysisError
 from dataflow.blocks import blocks
 from dataflow.graph import Fifo, Graph
 from dataflow.rules import check
+from dataflow.selftimed import EndlessError
 from dataflow.sizing import DISTRIBUTIONS_MAX, Front, _Search, front
 from dataflow.throughput import latency, throughput
 from tests.support import sdf_oracle as oracle
@@ -244,6 +246,22 @@ def test_zero_times_do_not_make_a_ring_of_room_look_live() -> None:
         last = _Search(graph, None, one_at_a_time=alone).ends().points[-1]
         sized = last.capacities
         assert throughput(graph, None, sized, one_at_a_time=alone) == last.throughput
+
+
+def test_rates_without_common_divisors_do_not_keep_check_busy() -> None:
+    """Iterations of 10 ** 14 firings were played to the end, a few at a time."""
+    rnd = random.Random(1)
+    edges = [Edge("b", 1, 1, "a0", 1), Edge("a0", 1, 1, "b")]
+    for i in range(20):
+        produced, consumed = rnd.choice((3, 5, 7, 11)), rnd.choice((2, 4, 6, 10))
+        edges.append(Edge(f"a{i}", produced, consumed, f"a{i + 1}"))
+    names = ["b", *(f"a{i}" for i in range(21))]
+    graph = graph_of(Sdf(dict.fromkeys(names, Fraction(1)), tuple(edges)))
+    assert sum(repetition_vector(graph).values()) > 10**12
+    assert check(graph) == []
+    assert least_room(graph).exact
+    with pytest.raises(EndlessError):
+        latency(graph, one_at_a_time=True)
 
 
 def test_blocks_are_the_biconnected_parts() -> None:

@@ -13,10 +13,11 @@ from dataflow.analysis import (
     repetition_vector,
     schedule,
 )
-from dataflow.balance import Modes
+from dataflow.balance import Modes, mode_graph, repetitions
 from dataflow.behaviour import Behaviour, Site
 from dataflow.enclosure import broken_regions
 from dataflow.engine import Chain
+from dataflow.execution import Execution
 from dataflow.graph import Fifo, Graph, PortRef
 
 SITE = Site("here", "here", 0, Path(), None, 8)
@@ -139,7 +140,8 @@ def assert_least(graph: Graph, modes: Modes, error: DeadlockError) -> None:
     """Fewer tokens do not do, wherever they are, and none can be left out."""
 
     def live(extra: Mapping[Fifo, int]) -> bool:
-        return deadlock_of(with_tokens(graph, extra), modes) is None
+        mode = mode_graph(with_tokens(graph, extra), modes)
+        return Execution(mode, list(repetitions(mode).values())).run()
 
     assert live(error.extra)
     for fifo, tokens in error.extra.items():
