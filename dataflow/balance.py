@@ -64,8 +64,8 @@ class RateError(AnalysisError):
         else:
             by_path = f"the path {' -> '.join(path)}" if len(path) > 1 else "an actor"
             problem = (
-                f"asks for {wanted} firings of {target} per firing of {source}, but "
-                f"{by_path} gives {implied}"
+                f"asks for {wanted} firing{'' if wanted == 1 else 's'} of {target} per "
+                f"firing of {source}, but {by_path} gives {implied}"
             )
         super().__init__(f"fifo {fifo}", problem, "change a rate on that cycle")
         self.fifo = fifo

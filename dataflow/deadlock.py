@@ -36,9 +36,12 @@ class DeadlockError(AnalysisError):
         exact: bool,
     ) -> None:
         waiting = "; ".join(map(str, cycle[:4])) + ("; …" if len(cycle) > 4 else "")
+        stopped = "1 actor never reaches its firings"
+        if len(blocked) > 1:
+            stopped = f"{len(blocked)} actors never reach their firings"
         super().__init__(
             _shown(cycle),
-            f"deadlock: {len(blocked)} actors never reach their firings ({waiting})",
+            f"deadlock: {stopped} ({waiting})",
             _deadlock_fix(cycle, extra, exact),
         )
         self.blocked = blocked

@@ -112,11 +112,15 @@ def _period(
     first = named({dpg: here[dpg] for dpg in changed})
     second = named({dpg: there[dpg] for dpg in changed})
     problem = (
-        f"fires {before[name]} times per iteration in mode {first}, but {after[name]} "
-        f"times in mode {second}, and no mode governs it"
+        f"fires {_times(before[name])} per iteration in mode {first}, but "
+        f"{_times(after[name])} in mode {second}, and no mode governs it"
     )
     fix = "make the rates around it the same in both modes, or its ports dynamic"
     return Finding("R9", f"actor '{name}'", problem, fix)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def live(graph: Graph) -> Iterator[Finding]:

@@ -117,7 +117,7 @@ def test_contradiction_names_the_fifo_and_both_ratios(sdf):
     assert error.path == ("A", "B", "C")
     assert (error.wanted, error.implied) == (Fraction(1), Fraction(2))
     assert str(error) == (
-        "fifo A.o2 -> C.i2: asks for 1 firings of C per firing of A, but the path "
+        "fifo A.o2 -> C.i2: asks for 1 firing of C per firing of A, but the path "
         "A -> B -> C gives 2; change a rate on that cycle"
     )
 

@@ -217,7 +217,7 @@ def test_rates_that_change_how_often_ungoverned_actors_fire_are_refused() -> Non
     ((rule, problem),) = said(graph)
     assert rule == "R9"
     assert problem == (
-        "fires 1 times per iteration in mode 'one' of 'd', but 2 times in mode "
+        "fires once per iteration in mode 'one' of 'd', but 2 times in mode "
         "'two' of 'd', and no mode governs it"
     )
 

@@ -309,7 +309,7 @@ def test_unknown_controller_is_refused():
 
 def test_inconsistent_graph_is_refused_with_both_ratios(sdf):
     assert only(sdf("A 1->1 B; B 2->1 C; A 1->1 C")) == (
-        "fifo A.o2 -> C.i2: asks for 1 firings of C per firing of A, but the path "
+        "fifo A.o2 -> C.i2: asks for 1 firing of C per firing of A, but the path "
         "A -> B -> C gives 2; change a rate on that cycle (R8)"
     )
 
