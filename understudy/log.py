@@ -5,6 +5,7 @@ Only formatters: what is said, and when, is `dataflow.events` and its vocabulary
 
 import json
 import logging
+import math
 import sys
 import time
 from typing import Any, Literal, TextIO
@@ -69,10 +70,11 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at_s = _epoch_s(record)
-        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
+        seconds, ms = divmod(math.floor(at_s * 1e3), 1000)
+        whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         event: dict[str, Any] = getattr(record, "event", {})
         line = {
-            "time": f"{whole}.{int(at_s * 1e3) % 1000:03}Z",
+            "time": f"{whole}.{ms:03}Z",
             "level": record.levelname.lower(),
             "device": getattr(record, "device", "") or self._device,
             "message": record.getMessage(),

@@ -74,6 +74,16 @@ def test_json_line_has_the_fields_of_the_event_and_its_own_time(
     }
 
 
+def test_seconds_and_milliseconds_of_a_line_are_of_the_same_moment(
+    restored: None, events: EventLog
+) -> None:
+    """Just before a second began, it read as the second before, 999 ms early."""
+    stream = _spoken("json")
+    events.write("link.up", t_s=-epoch_s() - 1e-4, peer="edge.0", session=3)
+    line = json.loads(stream.getvalue())
+    assert line["time"] == "1969-12-31T23:59:59.999Z"
+
+
 def test_what_comes_with_every_frame_is_not_said(
     restored: None, events: EventLog
 ) -> None:
