@@ -6,8 +6,8 @@ How many tokens are in the FIFOs, or claimed, on the average is linear in these 
 The fewest are the dual of a minimum cost flow; no capacities with that throughput have
 fewer places in all, since a FIFO needs at least as many as it holds on the average.
 
-As many as the FIFOs hold at most suffice. Each is then lowered while that moves few
-firings, so the others make room for it or it cannot be lowered by itself.
+As many as the FIFOs hold at most suffice. Each is then lowered as far as firings can
+be moved to make that enough, while there is work left for it.
 
 Source:
     Leiserson and Saxe, "Retiming Synchronous Circuitry", Algorithmica 6, 1991, for the

@@ -88,9 +88,9 @@ def front(
     """
     search = _Search(graph, modes, one_at_a_time=one_at_a_time)
     search.check_end()
-    if search.tries == DISTRIBUTIONS_MAX and (found := search.exact()) is not None:
-        return found
-    ends = search.ends()
+    if search.tries == DISTRIBUTIONS_MAX:
+        return search.exact() or search.ends()
+    ends = search.ends()  # tells whether the exact search is worth its while
     return (search.exact() if search.near(ends) else None) or ends
 
 

@@ -1,11 +1,16 @@
 """`understudy check` of graphs by themselves."""
 
 import json
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from graphs.graph_writer import write_graph
+from tests.support.random_sdf import graph_of
+from tests.support.sdf_oracle import Edge, Sdf
 from understudy.cli import main
 
 CONFORMANCE = Path(__file__).parents[1] / "dataflow" / "conformance"
@@ -50,6 +55,38 @@ def test_sizes_are_those_of_the_pareto_front() -> None:
     ]
     text = run(CONFORMANCE / "tutorial.yaml", "--size").stdout
     assert "6 for 1/7 iterations per time unit:\n      a.to_b -> b.from_a: 4\n" in text
+
+
+def test_firings_that_overlap_and_that_do_not_are_both_timed() -> None:
+    (timing,) = json.loads(run(CONFORMANCE / "expansion.yaml", "--json").stdout)[
+        "timings"
+    ]
+    assert timing == {
+        "modes": {},
+        "throughput": "2/9",
+        "throughput_one_at_a_time": "1/5",
+        "throughput_with_capacities": "1/7",
+        "throughput_with_capacities_overlapping": "1/6",
+        "latency": "7",
+        "latency_overlapping": "6",
+    }
+
+
+def test_room_that_may_not_be_the_least_is_told_with_what_it_cannot_be_below(
+    tmp_path: Path,
+) -> None:
+    pairs = [(i, i + 1) for i in range(299)] + [(i, i + 7) for i in range(0, 290, 3)]
+    edges = tuple(Edge(f"a{i}", 1, 1, f"a{j}") for i, j in pairs)
+    graph = graph_of(Sdf({f"a{i}": Fraction(1 + i % 5) for i in range(300)}, edges))
+    actors = {name: replace(a, type="") for name, a in graph.actors.items()}
+    path = tmp_path / "long.yaml"
+    path.write_text(write_graph(replace(graph, actors=actors)))
+    (sizes,) = json.loads(run(path, "--size", "--json").stdout)["sizes"]
+    last = sizes["points"][-1]
+    assert (sizes["exact"], sizes["most"], last["throughput"]) == (False, "1/5", "1/5")
+    assert last["at_least"] < last["total"] < 1.3 * last["at_least"]
+    text = run(path, "--size").stdout
+    assert f"    {last['total']} (at least {last['at_least']}) for 1/5 iter" in text
 
 
 def test_deadlock_is_told_with_its_least_fix() -> None:
