@@ -285,3 +285,18 @@ def test_controller_of_a_single_mode_may_fire_often() -> None:
     build.static("src", "d.in")
     build.static("d.out", "snk", (1, 2))
     assert check(build.graph()) == []
+
+
+def test_least_fix_breaks_no_region_open() -> None:
+    """One token inside it is fewer than two on what closes the ring, and R5 said no."""
+    build = Builder()
+    build.controllers["d"] = "c"
+    build.static("src", "a")
+    rates = {"off": 0, "on": 1}
+    build.gated("d", "a", "b", rates)
+    build.gated("d", "b", "e", rates)
+    build.static("e", "a", (3, 3), 1)
+    build.static("e", "snk")
+    build.static("a", "aside")
+    (found,) = check(build.graph())
+    assert found.fix.startswith("add 2 initial tokens to fifo e.")
