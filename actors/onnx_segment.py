@@ -194,10 +194,8 @@ class OnnxSegment(Behaviour):
                     "plan again, or remove batch_max"
                 )
         inputs = [t.token for t in self._inputs]
-        outputs = [t.token for t in self._outputs]
         self._batches = [
-            _Batch(rows(inputs, self.site.batch), rows(outputs, self.site.batch))
-            for _ in range(2)
+            _Batch(rows(inputs, self.site.batch), self._made_rows()) for _ in range(2)
         ]
         try:
             error = batch_error(self, inputs, self.site.batch)
@@ -212,6 +210,12 @@ class OnnxSegment(Behaviour):
                 f"alone (by {error:.2g} of its maximum): its rows depend on each "
                 "other; remove batch_max"
             )
+
+    def _made_rows(self) -> list[Array]:
+        """Return memory for a batch of each output; of one named twice, the same."""
+        made = {t.name: t.token for t in self._outputs}
+        arrays = rows([*made.values()], self.site.batch)
+        return [dict(zip(made, arrays, strict=True))[t.name] for t in self._outputs]
 
     def _bind_rows(self, batch: "_Batch", count: int) -> "IOBinding":
         """Return a binding of the first `count` rows of a batch's memory."""

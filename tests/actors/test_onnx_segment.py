@@ -361,6 +361,13 @@ def test_batch_is_its_tokens_one_by_one(affine, start, site, count):
         assert double[1].tolist() == (x + 1).tolist()
 
 
+def test_output_named_twice_is_the_same_in_a_batch(affine, start, site):
+    one = start(params(affine(), outputs=[SUM, DOUBLE, SUM]), replace(site, batch=2))
+    for n, answer in enumerate(one.fire_many([(token(0, 0, 0),), (token(1, 1, 1),)])):
+        for made, expected in zip(answer, (n + 1, 2 * n, n + 1), strict=True):
+            np.testing.assert_array_equal(made, token(*[expected] * 3))
+
+
 def test_answers_of_a_batch_outlive_the_next_one(affine, start, site):
     one = start(params(affine(), outputs=[SUM]), replace(site, batch=2))
     before = one.fire_many([(token(0, 0, 0),), (token(1, 1, 1),)])
