@@ -8,6 +8,7 @@ from dataflow.graph import Actor, Asked, Dpg, Fifo, Graph, Port, PortRef, Region
 from dataflow.redundancy import STANDBY
 from graphs.actor_types import is_model
 from graphs.dynamics_file import REGION_KEYS
+from graphs.exits import Exit
 from graphs.located_yaml import FLOAT
 from graphs.redundancy_file import redundancy_json
 
@@ -21,7 +22,9 @@ VERSION = 1
 
 
 def write_graph(
-    graph: Graph, understudies: Mapping[PortRef, Sequence[PortRef]] | None = None
+    graph: Graph,
+    understudies: Mapping[PortRef, Sequence[PortRef]] | None = None,
+    exits: Mapping[PortRef, Exit] | None = None,
 ) -> str:
     """Return `graph` as the text of a graph file; reading it gives an equal graph.
 
@@ -40,6 +43,11 @@ def write_graph(
         top["understudies"] = {
             str(answer): [str(ref) for ref in refs]
             for answer, refs in understudies.items()
+        }
+    if exits:
+        top["exits"] = {
+            str(answer): {"answer": str(early.answer), "gate": early.gate}
+            for answer, early in exits.items()
         }
     if graph.dpgs:
         top["dpgs"] = {dpg.name: _dpg_json(dpg) for dpg in graph.dpgs}

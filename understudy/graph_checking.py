@@ -1,23 +1,26 @@
 """`understudy check` of a graph by itself: counts, room, throughput, latency."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dataflow import rules
 from dataflow.analysis import AnalysisError, Room, least_room, parts
 from dataflow.balance import Modes, repetition_vector
 from dataflow.finding import Finding
-from dataflow.graph import Fifo, Graph, PortRef
+from dataflow.graph import Fifo, Graph
 from dataflow.modes import at_once, mode_combinations, shared_counts
 from dataflow.selftimed import EndlessError
 from dataflow.sizing import Front, front
 from dataflow.throughput import latency, throughput
 from understudy.summary import counted
+
+if TYPE_CHECKING:
+    from graphs.graph_file import GraphFile
 
 MODES_MAX = 64
 """Combinations of modes that are timed one by one."""
@@ -65,13 +68,17 @@ class CheckedGraph:
     graph: Graph
     size: bool = False
     """Look for the least room, and for that which full throughput needs."""
-    understudies: Mapping[PortRef, Sequence[PortRef]] = field(default_factory=dict)
+    file: "GraphFile | None" = None
+    """What is printed for the graph: a file that can be deployed, if it is from one."""
 
     def expanded(self) -> str:
         """Return the graph with its ports written out, as a graph file."""
         from graphs.graph_writer import write_graph
 
-        return write_graph(self.graph, self.understudies)
+        file = self.file
+        if file is None:
+            return write_graph(self.graph)
+        return write_graph(file.graph, file.understudies, file.exits)
 
     @cached_property
     def repetitions(self) -> dict[str, int]:
@@ -212,16 +219,18 @@ def check_graph(
     from graphs.sdf3 import read_sdf3
 
     places: Mapping[str, object] = {}
-    understudies: Mapping[PortRef, Sequence[PortRef]] = {}
+    printed = None
     if path.suffix == ".xml":
         graph = read_sdf3(path)
     else:
         file = layered(read_graph(path)) if layers else read_graph(path)
-        graph, places, understudies = file.undivided, file.places, file.understudies
+        graph, places = file.undivided, file.places
+        # By itself a graph with exits is printed with the DPGs that they are.
+        printed = file if layers or not file.exits else None
     if found := rules.check(graph):
         located = [(str(_place(f, places, path)), f) for f in found]
         raise FileErrors.broken(located)
-    return CheckedGraph(graph, size, understudies)
+    return CheckedGraph(graph, size, printed)
 
 
 def size_of(graph: Graph) -> str:

@@ -48,6 +48,15 @@ def test_printed_layers_are_a_graph_file_that_says_the_same(
     )
 
 
+def test_printed_layers_keep_their_exits(folder: Path, digits: Path) -> None:
+    Path("gated.yaml").write_text((digits / "gated.yaml").read_text())
+    printed = run("gated.yaml", "--expand", "--layers")
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    expected = layered(read_graph(Path("gated.yaml")))
+    assert read(printed.stdout).exits == expected.exits != {}
+    assert "net.logits.exit" in run("gated.yaml", "--expand").stdout
+
+
 def test_fifos_taps_and_understudies_lead_where_they_led(folder: Path) -> None:
     file = layered(read(GRAPH))
     into = {str(fifo.target): str(fifo.source) for fifo in file.graph.fifos}

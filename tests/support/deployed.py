@@ -55,7 +55,7 @@ def pictures(model: Path, shape: tuple[int, int, int]) -> GraphFile:
 
 
 def written(file: GraphFile, name: str = "layers.yaml") -> Path:
-    Path(name).write_text(write_graph(file.graph, file.understudies))
+    Path(name).write_text(write_graph(file.graph, file.understudies, file.exits))
     return Path(name)
 
 
