@@ -131,6 +131,9 @@ class Units:
         self._graph = deployment.graph.graph
         playing = {choice.actor for choice in deployment.order}
         self.actors = used_actors(self._file, playing)
+        others = (r for refs in self._file.understudies.values() for r in refs)
+        self._standing_in = {ref.actor for ref in others} & playing
+        self._standing_in |= {e.answer.actor for e in self._file.exits.values()}
         self.behaviours = {n: self._behaviour(n) for n in self.actors}
         self._answers = {
             ref
@@ -377,14 +380,16 @@ class Units:
         """Return `unit` and the parts of its model, on its group, for it alone.
 
         They play where a whole model would play. Not for it alone is a part that others
-        read, or that reads what others read too of an actor with one port for it.
+        read, that answers by itself, or that reads what others read too of an actor
+        with one port for it.
         """
         found = {
-            edge.source.unit
-            for edge in self.edges
-            if self.same_model(edge.source.unit, unit)
-            and self.group(edge.source.unit) == self.group(unit)
-            and not self.kinds[edge.source.unit].stateful
+            feed
+            for feed in (edge.source.unit for edge in self.edges)
+            if self.same_model(feed, unit)
+            and self.group(feed) == self.group(unit)
+            and feed.actor not in self._standing_in
+            and not self.kinds[feed].stateful
         } | {unit}
         while shared := self._shared(found) - {unit}:
             found -= shared

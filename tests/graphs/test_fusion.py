@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from dataflow.rules import check
 from graphs.deployment_file import read_deployment
 from graphs.expand import expand
 from graphs.graph_file import read_graph
@@ -152,6 +153,63 @@ def test_layers_that_an_order_moves_move_as_the_whole_model_would(
     assert second.actors == (name,)
     assert f"{name}@edge" in first.actors
     assert next(graph.inputs(graph.regions[0].fork)).source.actor == "prep[cam]"
+
+
+def test_layers_behind_a_gate_are_the_segments_of_the_cut(
+    folder: Path, digits: Path
+) -> None:
+    for name in ("gated.yaml", "gated-two-by-two.yaml"):
+        Path(name).write_text((digits / name).read_text())
+    file = read_graph(Path("gated.yaml"))
+    layers = layered(file)
+    names = parts(layers)
+    written(layers)
+    assert read_graph(Path("layers.yaml")).exits == layers.exits
+    assert check(layers.undivided) == []
+    text = Path("gated-two-by-two.yaml").read_text()
+    here = divided(names[: names.index("net.features2") + 1], len(names))
+    for old, new in (
+        ("graph: gated.yaml", "graph: layers.yaml"),
+        ("  net: {cut: features2, head: cam, tail: edge}\n", f"  net.*: edge\n{here}"),
+        ("  early: cam", "  early.*: cam"),
+        ("[{net: edge}, early]", "[{net.logits: edge}, early.logits]"),
+    ):
+        assert old in text, old
+        text = text.replace(old, new)
+    Path("apart.yaml").write_text(text)
+    assert computed(Path("apart.yaml")) == computed(Path("gated-two-by-two.yaml"))
+    assert files(plan_of(Path("apart.yaml"))) == files(
+        plan_of(Path("gated-two-by-two.yaml"))
+    )
+
+
+def test_layers_along_several_servers_are_the_segments_of_the_cuts(
+    folder: Path, digits: Path
+) -> None:
+    layers = layered(pictures(digits / "digits.onnx", (8, 8, 1)))
+    names = parts(layers)
+    first, second = (names.index(f"net.features{i}") + 1 for i in (1, 2))
+    there = divided(names[first:], second - first).replace(": cam", ": fog")
+    along = "  net: {cuts: [features1, features2], path: [cam, fog, edge]}"
+    cut = deployed("whole.yaml", along)
+    apart = deployed(written(layers), divided(names[:first], first) + there)
+    fog = 'devices:\n  fog: {role: server, listen: "tcp://127.0.0.1:7300"}\n'
+    for path in (cut, apart):
+        path.write_text(path.read_text().replace("devices:\n", fog))
+    assert computed(apart) == computed(cut)
+    assert files(plan_of(apart, "int8")) == files(plan_of(cut, "int8"))
+
+
+def test_fused_segment_runs_as_batches_as_that_of_a_cut(
+    folder: Path, digits: Path
+) -> None:
+    layers = layered(pictures(digits / "digits.onnx", (8, 8, 1)))
+    cut = deployed("whole.yaml", "  net: {cut: features2, head: cam, tail: edge}")
+    apart = deployed(written(layers), divided(parts(layers), 8))
+    for path in (cut, apart):
+        text = path.read_text()
+        path.write_text(text.replace("role: server", "role: server, batch_max: 4"))
+    assert computed(apart) == computed(cut)
 
 
 def exits(write: Write, mapping: str, order: str) -> Path:

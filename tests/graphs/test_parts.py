@@ -14,6 +14,7 @@ from dataflow.engine import Chain
 from dataflow.graph import PortRef
 from dataflow.plan import SEGMENTS
 from graphs.deployment_file import read_deployment
+from graphs.expand import expand
 from graphs.located_yaml import FileErrors, Problems
 from graphs.units import End, Unit, Units
 from tests.support.deployed import computed, deployed, plan_of, segments_of
@@ -162,6 +163,22 @@ def test_parts_are_one_unless_something_stands_between(
     edits: Sequence[tuple[str, str]], mapping: str, expected: list[str]
 ) -> None:
     assert segments_of(between(*edits, mapping=mapping)) == expected
+
+
+@pytest.mark.usefixtures("own")
+def test_part_that_stands_in_for_the_answer_runs_for_every_frame() -> None:
+    stands_in = "last.y -> result.answer\nunderstudies:\n  last.y: [middle.b]"
+    path = between(
+        *NO_BLUR,
+        ("last.y -> result.answer", stands_in),
+        mapping=NOT_BLURRED + "failover: {order: [last, middle]}\n",
+    )
+    assert segments_of(path) == ["first..middle[cam]", "last[cam]"]
+    rows = expand(read_deployment(path)).regions[0].branches
+    assert [(row.row, row.quality) for row in rows] == [
+        ("last", "full"),
+        ("middle", "degraded"),
+    ]
 
 
 HEADS = """\
