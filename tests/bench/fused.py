@@ -6,12 +6,14 @@ The light squeezenet and resnet50 of the onnx package, with weights drawn anew, 
 taken apart into layer groups, written as a graph file, deployed on one device and
 compiled: what the endpoint then runs for a frame is measured, as a `Chain`. Beside it
 runs the whole model in two sessions of its own, in rounds whose order rotates; figures
-are medians over the rounds. `A/A` is one of these sessions against the other.
+are medians over the rounds in which no other process had the core. `A/A` is one of
+these sessions against the other.
 
 `one session a group` is what the same graph would cost without fusion.
 """
 
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -131,16 +133,29 @@ def measure(name: str, folder: Path, rounds: int) -> tuple[str, list[Figure]]:
 
 
 def alternate(variants: Sequence[Run], rounds: int) -> list[list[float]]:
-    """Return the seconds of each variant in each round; who begins rotates."""
-    took: list[list[float]] = [[] for _ in variants]
+    """Return the seconds of each variant in each round; who begins rotates.
+
+    Rounds in which another process had our core do not count, if enough are left: what
+    it takes away falls on one variant.
+    """
+    took: list[list[float]] = []
+    undisturbed: list[list[float]] = []
     for k in range(-WARM_ROUNDS, rounds):
+        row = [0.0] * len(variants)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         for place in range(len(variants)):
             index = (k + place) % len(variants)
             start_s = time.perf_counter()
             variants[index](k)
-            if k >= 0:
-                took[index].append(time.perf_counter() - start_s)
-    return took
+            row[index] = time.perf_counter() - start_s
+        if k >= 0:
+            took.append(row)
+            if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == before:
+                undisturbed.append(row)
+    if len(undisturbed) < rounds / 5:
+        print(f"  others had our core in all but {len(undisturbed)} of {rounds} rounds")
+        undisturbed = took
+    return [list(column) for column in zip(*undisturbed, strict=True)]
 
 
 def _own_us(chains: Sequence[Chain], frames: int) -> list[float]:
