@@ -19,11 +19,11 @@ from understudy.launch import free_ports
 
 SEGMENT = 77
 MORE_BYTES_MAX = 200 * 2**20
+"""What a flood may add to a server's memory: what one device may reserve, and what its
+unfinished messages may take."""
 ENDLESS_BYTES_MAX = 4 * MORE_BYTES_MAX
 """How much comes between two looks at a connection depends on the machine; without them
 it would be gigabytes in the two seconds of a test."""
-"""What a flood may add to a server's memory: what one device may reserve, and what its
-unfinished messages may take."""
 
 
 def plan_with_keys(tmp_path: Path) -> Plan:
