@@ -268,12 +268,8 @@ def _data_into(graph: Graph, actor: str) -> list[Fifo]:
 
 def _branch_part(graph: Graph, region: Region, branch: Branch) -> BranchPart:
     here = graph.actors[region.fork].device
-    retained = {
-        port.name: index
-        for index, port in enumerate(
-            p for p in graph.actors[region.fork].inputs if not p.control
-        )
-    }
+    entries = _data_into(graph, region.fork)
+    retained = {fifo.target.port: index for index, fifo in enumerate(entries)}
     if not branch.actors:
         return _identity_part(graph, region, branch, retained)
     local = [a for a in branch.actors if graph.actors[a].device == here]
@@ -282,9 +278,7 @@ def _branch_part(graph: Graph, region: Region, branch: Branch) -> BranchPart:
     chain = _chain(graph, set(local) - {tx, rx}, {region.name: branch.row})
     sends: list[int] = []
     if tx is not None:
-        for fifo in graph.inputs(tx):
-            if graph.port(fifo.target).control:
-                continue
+        for fifo in _data_into(graph, tx):
             if fifo.source.actor == region.fork:
                 sends.append(retained[_fork_input(fifo.source)])
             else:

@@ -24,10 +24,9 @@ repetition vector of ``all``, restricted, balances it. So what R8, R10 and R11 f
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 Mode = Literal["standby", "spread", "replicate", "hedge"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 COPIES_MAX = 8
 PERCENTILE_MIN, PERCENTILE_MAX = 50, 99
 _TEXT = re.compile(r"(\w+)(?: p?(\d+))?")

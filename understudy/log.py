@@ -14,7 +14,6 @@ from dataflow.clock import epoch_s
 from dataflow.events import LOG
 
 Style = Literal["text", "json"]
-STYLES: tuple[Style, ...] = ("text", "json")
 
 
 def speak(style: Style, device: str, stream: TextIO | None = None) -> None:
