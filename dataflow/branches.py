@@ -66,7 +66,7 @@ class RemoteBranch:
         self._ways = prefixes_of([asked.device for asked in part.branch.onward])
         self.service = ServiceTime()
         self.asked_s: dict[int, float] = {}
-        """When each frame was asked that the peer has not answered in this session."""
+        """When each frame was asked that the peer has not answered in the session."""
         self.received_bytes = [token.nbytes for token in part.received]
         self.codec = CODES[part.compression]
         self.compression = compression(part.compression)

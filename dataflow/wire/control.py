@@ -39,7 +39,7 @@ class StreamOffer:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Dialling side: who I am, and what I want served in this session."""
+    """Dialling side: who I am, and what I want served in the session."""
 
     kind: ClassVar[str] = "hello"
     device: str
@@ -66,7 +66,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Listening side: this session cannot be, until somebody changes something."""
+    """Listening side: the session cannot be, until somebody changes something."""
 
     kind: ClassVar[str] = "refuse"
     session: int
@@ -95,14 +95,14 @@ class Beat:
     clock_us: int = 0
     """Monotonic clock of the sender; this and the next two: see `peer_clock`."""
     echo_us: int = 0
-    """`clock_us` of the last beat that it heard in this session; 0: of none."""
+    """`clock_us` of the last beat that it heard in the session; 0: of none."""
     held_us: int = 0
     """How long ago it heard that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bye:
-    """Either side: this session is over; what I have under way I still answer."""
+    """Either side: the session is over; what I have under way I still answer."""
 
     kind: ClassVar[str] = "bye"
     session: int

@@ -220,7 +220,7 @@ class Link:
         self.unreachable: frozenset[str] | None = None
         """Ways behind the peer that no token can take, as it told."""
         self._used = False
-        """Attempts were started in this session."""
+        """Attempts were started in the session."""
         self._overdue = False
         """Suspected because of a firing's age."""
         self._usual_ms = 0
@@ -242,7 +242,7 @@ class Link:
 
     @property
     def greeted(self) -> bool:
-        """The peer has taken this session, and its control lane is open."""
+        """The peer has taken the session, and its control lane is open."""
         return self.state in (State.LOADING, State.PROVING, State.READY)
 
     @property
@@ -251,7 +251,7 @@ class Link:
         return max(SLOW_FIRING_MS, SLOW_FACTOR * self._usual_ms)
 
     def credit(self, stream: int) -> int:
-        """Messages that may still be sent for `stream` in this session."""
+        """Messages that may still be sent for `stream` in the session."""
         return self._limits.get(stream, 0) - self._ordinals.get(stream, 0)
 
     def takes(self, stream: int) -> bool:
@@ -264,7 +264,7 @@ class Link:
     def first_lost(self, ways: Sequence[str]) -> str:
         """Return the first of `ways` behind the peer that is lost; empty: none is.
 
-        Until the peer's first beat of this session nothing is known of them.
+        Until the peer's first beat of the session nothing is known of them.
         """
         if self.unreachable is None:
             return ways[0] if ways else ""
@@ -421,7 +421,7 @@ class Link:
             case Refuse(why=why):
                 return self.misunderstood(why, now_s)
             case Bye() if self.ready or self._recovering:
-                self._lanes.discard("control")  # it will not come back in this session
+                self._lanes.discard("control")  # it will not come back in the session
                 return self._doubt("bye", "it ended the session", now_s)
             case Bye() if self.state is State.SUSPECT:
                 self._lanes.discard("control")  # late answers may still come
@@ -450,11 +450,11 @@ class Link:
 
     @property
     def _recovering(self) -> bool:
-        """It was used in this session, so that late answers may still come."""
+        """It was used in the session, so that late answers may still come."""
         return self.state is State.PROVING and self._used
 
     def _ours(self) -> int:
-        """Tokens sent in this session that got no answer yet."""
+        """Tokens sent in the session that got no answer yet."""
         return sum(o.window - self.credit(o.stream) for o in self.offers)
 
     def _measure(self, beat: Beat, now_s: float) -> list[Action]:

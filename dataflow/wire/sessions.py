@@ -344,7 +344,7 @@ class Sessions:
         )
 
     def _is_stale(self, hello: Hello) -> bool:
-        """Tell whether its sender has this session already, or moved on to a newer one.
+        """Tell whether its sender has the session already, or moved on to a newer one.
 
         A device that hung finds the greetings of several sessions at once, and they
         come in no particular order.

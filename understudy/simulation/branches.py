@@ -83,9 +83,9 @@ class RemoteBranch:
         self.number = stream.source.number
         self.service = ServiceTime()
         self.asked_s: dict[int, float] = {}
-        """When each frame was asked that the peer has not answered in this session."""
+        """When each frame was asked that the peer has not answered in the session."""
         self.granted = self.sent = 0
-        """In this session: what the peer allowed, and what was sent."""
+        """In the session: what the peer allowed, and what was sent."""
         self.ready_since_s = NEVER_S
 
     @property
