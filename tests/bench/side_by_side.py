@@ -110,7 +110,7 @@ class Driver:
         if self._left == 0:
             self._endpoint._stop("all batches are done")
         elif len(self._latencies) + self._under_way < self._frames:
-            self._endpoint._streams[0]._due_s = clock_s()
+            self._endpoint._streams[0]._pacer.due_s = clock_s()
 
     def _run_others(self) -> None:
         pairs = list(zip(self._run, self.others, strict=True))
