@@ -31,9 +31,8 @@ _HELD_MAX, _HELD_MAX_SLOW = 1 << 23, 1 << 16
 link few, so that a queue forms in the sender, as it does at a slow network card."""
 _PACKET = 1448
 """Bytes that a slow link carries in turn for each of its connections."""
-_BURST_S = 0.005
-"""A slow link that was idle may catch up this much."""
-_UNLIMITED = 1 << 62
+_TICK_S = 0.001
+"""What a selector rounds its timeout up to."""
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -132,6 +131,9 @@ class Proxy:
         due_s = math.inf
         while not self._closing:
             timeout_s = None if due_s == math.inf else max(0.0, due_s - _now_s())
+            if timeout_s is not None and timeout_s < _TICK_S:
+                time.sleep(timeout_s)
+                timeout_s = 0.0
             for key, mask in self._selector.select(timeout_s):
                 if key.data is None:
                     os.eventfd_read(self._wake_fd)
@@ -160,9 +162,14 @@ class ProxiedLink:
         self._listener: socket.socket | None = None
         self._listening = False
         self._pipes: deque[_Pipe] = deque()
-        self._allowance = {True: 0.0, False: 0.0}
-        """Bytes that each direction may carry now; True: forth."""
-        self._allowed_s = _now_s()
+        self._free_s = {True: 0.0, False: 0.0}
+        """When each direction of a slow link is done with what it took; True: forth."""
+        self._carried = {True: 0, False: 0}
+
+    @property
+    def forth_bytes(self) -> int:
+        """Bytes that the dialling side said and that went on, without TCP's own."""
+        return self._carried[True]
 
     @property
     def connections(self) -> int:
@@ -174,6 +181,7 @@ class ProxiedLink:
         self._proxy._ask(lambda: self._become(condition, reset=reset))
 
     def _become(self, condition: Condition, *, reset: bool) -> None:
+        silent = not (self.condition.forth and self.condition.back)
         self.condition = condition
         if condition.accepts and self._listener is None:
             self._listener = socket.create_server((HOST, self.port), backlog=64)
@@ -188,6 +196,8 @@ class ProxiedLink:
         # In the dark nobody answers a greeting: who dials gets no further than TCP.
         self._listen(condition.accepts and condition.forth and condition.back)
         for pipe in self._pipes:
+            if silent:
+                pipe.resume()
             pipe.look()
 
     def _listen(self, wanted: bool) -> None:
@@ -223,29 +233,35 @@ class ProxiedLink:
 
     def _carry(self, now_s: float) -> float:
         """Pass on what is due; return when more is."""
+        slow = self.condition.bytes_per_s < math.inf
+        if slow:
+            return min(self._pace(now_s, forth) for forth in (True, False))
         due_s = math.inf
-        rate = self.condition.bytes_per_s
-        if rate == math.inf:
-            for pipe in list(self._pipes):
-                due_s = min(due_s, pipe.flush(now_s, _UNLIMITED)[1])
-            return due_s
-        passed_s, self._allowed_s = now_s - self._allowed_s, now_s
-        most = max(rate * _BURST_S, _PACKET)
-        for forth in (True, False):
-            allowed = min(self._allowance[forth] + passed_s * rate, most)
-            waiting = [pipe for pipe in self._pipes if pipe.forth is forth]
-            while waiting and allowed >= 1:
-                pipe = waiting.pop(0)
-                sent, pipe_due_s = pipe.flush(now_s, min(int(allowed), _PACKET))
-                allowed -= sent
-                if sent:
-                    waiting.append(pipe)
-                else:
-                    due_s = min(due_s, pipe_due_s)
-            self._allowance[forth] = allowed
-            if waiting:
-                due_s = min(due_s, now_s + _PACKET / rate)
-                self._pipes.rotate(-2)  # another connection is first the next time
+        for pipe in list(self._pipes):
+            due_s = min(due_s, pipe.flush(now_s))
+        return due_s
+
+    def _pace(self, now_s: float, forth: bool) -> float:
+        """Pass on the packets that have left a slow link by now, one by one.
+
+        When a packet leaves follows from when it came and from those before it, not
+        from when this thread woke up: the link keeps its rate, and never catches up.
+        """
+        due_s = math.inf
+        while waiting := [p for p in self._pipes if p.forth is forth and p.ready]:
+            pipe = min(waiting, key=lambda p: max(self._free_s[forth], p.came_s))
+            start_s = max(self._free_s[forth], pipe.came_s)
+            leaves_s = start_s + pipe.packet / self.condition.bytes_per_s
+            if leaves_s > now_s:
+                due_s = leaves_s
+                break
+            if pipe.send(pipe.packet):
+                self._free_s[forth] = leaves_s
+                self._pipes.remove(pipe)
+                self._pipes.append(pipe)  # the others are first the next time
+        for pipe in list(self._pipes):
+            if pipe.forth is forth:
+                pipe.settle()
         return due_s
 
     def _end(self, pipe: "_Pipe", *, reset: bool = True) -> None:
@@ -282,6 +298,8 @@ class _Pipe:
         self._done = False
         self._closed = False
         self._watching = 0
+        self._free_s = 0.0
+        """When the target took something again, or the link was whole again."""
 
     @property
     def _open(self) -> bool:
@@ -308,10 +326,15 @@ class _Pipe:
 
     def _happened(self, mask: int) -> None:
         if mask & self._watching & selectors.EVENT_WRITE:
-            self.other._blocked = False  # flushed in this turn of the thread
+            self.other.resume()  # flushed in this turn of the thread
         if mask & self._watching & selectors.EVENT_READ:
             self._receive()
         self.look()
+
+    def resume(self) -> None:
+        """Go on after a standstill; what a slow link did not carry then is not owed."""
+        self._blocked = False
+        self._free_s = _now_s()
 
     def _receive(self) -> None:
         try:
@@ -329,34 +352,58 @@ class _Pipe:
             self._held.append((due_s, memoryview(data)))
             self._held_bytes += len(data)
 
-    def flush(self, now_s: float, most: int) -> tuple[int, float]:
-        """Pass on up to `most` bytes; return how many went, and when more may."""
-        sent = 0
-        while self._held and self._open and not self._blocked and sent < most:
+    @property
+    def ready(self) -> bool:
+        """Whether something waits that may go on."""
+        return bool(self._held) and self._open and not self._blocked
+
+    @property
+    def packet(self) -> int:
+        """Bytes of the packet that is next."""
+        return min(len(self._held[0][1]), _PACKET)
+
+    @property
+    def came_s(self) -> float:
+        """When the packet that is next came to the link."""
+        return max(self._held[0][0], self._free_s)
+
+    def send(self, most: int) -> int:
+        """Pass on up to `most` bytes of what came first; return how many went."""
+        due_s, data = self._held[0]
+        try:
+            sent = self._target.send(data[:most])
+        except BlockingIOError:
+            self._blocked = True
+            return 0
+        except OSError:
+            self._link._end(self)
+            return 0
+        self._link._carried[self.forth] += sent
+        self._held_bytes -= sent
+        if sent == len(data):
+            self._held.popleft()
+        else:
+            self._held[0] = due_s, data[sent:]
+        return sent
+
+    def flush(self, now_s: float) -> float:
+        """Pass on all that is due; return when more is."""
+        while self.ready:
             due_s, data = self._held[0]
             if due_s > now_s:
+                self.settle()
+                return due_s
+            if not self.send(len(data)):
                 break
-            part = data[: most - sent]
-            try:
-                passed = self._target.send(part)
-            except BlockingIOError:
-                self._blocked = True
-                break
-            except OSError:
-                self._link._end(self)
-                return sent, math.inf
-            sent += passed
-            self._held_bytes -= passed
-            if passed == len(data):
-                self._held.popleft()
-            else:
-                self._held[0] = due_s, data[passed:]
+        self.settle()
+        return math.inf
+
+    def settle(self) -> None:
+        """Pass on the end if all was said, and wait for what comes next."""
         if self._ended and not self._held and self._open and not self._done:
             self._finish()
         self.look()
         self.other.look()
-        waits = bool(self._held) and self._open and not self._blocked
-        return sent, self._held[0][0] if waits else math.inf
 
     def _finish(self) -> None:
         self._done = True

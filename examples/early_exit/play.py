@@ -16,11 +16,11 @@ from dataflow.errors import UnderstudyError
 from dataflow.parts import stream_parts
 from dataflow.plan import Plan, write_plan
 from dataflow.wire.header import HEADER_BYTES
-from examples.early_exit.link import HOST, SlowLink
 from understudy.demo import shipped
 from understudy.launch import Launcher, Tail, free_ports, wait_ready
 from understudy.plans import compile_deployment
 from understudy.promise import judge
+from understudy.proxy import HOST, Condition, Proxy
 from understudy.run_folder import PLAN_FOLDER, Result, read_run
 
 DEPLOYMENT = "gated-two-by-two.yaml"
@@ -94,12 +94,13 @@ def play(scene: Scene, folder: Path) -> Played:
     with ExitStack() as stack:
         if scene.name == "link":
             dialled = port + servers
-            link = SlowLink(port=dialled, target=port, bits_per_s=scene.bits_per_s)
-            stack.enter_context(link)
+            proxy = stack.enter_context(Proxy())
+            link = proxy.link(port=dialled, target=port)
+            link.become(Condition(bytes_per_s=scene.bits_per_s / 8))
             plan = _behind(plan, dialled)
         cpu_ms = _run(scene, plan, folder)
     there, back = token_bytes(plan)
-    link_bytes = link.there.bytes_carried if link else None
+    link_bytes = link.forth_bytes if link else None
     return Played(_frames(folder), there, back, link_bytes, cpu_ms)
 
 

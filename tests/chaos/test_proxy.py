@@ -1,5 +1,6 @@
 """A proxy on real sockets: what each condition of a link does to a conversation."""
 
+import math
 import socket
 import threading
 import time
@@ -158,6 +159,40 @@ def test_slow_link_takes_its_time_for_all_connections_together(pair: Pair) -> No
     for _, far in ends:
         received(far, 50_000)
     assert time.monotonic() - start_s > 0.2  # 100 KB at 400 KB/s
+
+
+def test_slow_link_that_was_idle_lets_nothing_through_at_once(pair: Pair) -> None:
+    near, far = pair.connect()
+    pair.link.become(Condition(bytes_per_s=40_000))
+    for _ in range(3):
+        start_s = time.monotonic()
+        near.sendall(bytes(1_000))
+        received(far, 1_000)
+        assert time.monotonic() - start_s > 0.024  # 1 KB at 40 KB/s: 25 ms
+
+
+def test_link_does_not_owe_what_it_could_not_carry_in_silence(pair: Pair) -> None:
+    near, far = pair.connect()
+    pair.link.become(Condition(bytes_per_s=100_000, forth=False))
+    near.sendall(bytes(20_000))
+    assert silent(far)
+    start_s = time.monotonic()
+    pair.link.become(Condition(bytes_per_s=100_000))
+    received(far, 20_000)
+    assert time.monotonic() - start_s > 0.19
+
+
+def test_bytes_that_went_on_are_counted(pair: Pair) -> None:
+    for rate in (math.inf, 1e6):
+        before = pair.link.forth_bytes
+        pair.link.become(Condition(bytes_per_s=rate))
+        near, far = pair.connect()
+        near.sendall(bytes(5_000))
+        far.sendall(b"back")
+        received(far, 5_000)
+        received(near, 4)
+        pair.link.become(WHOLE)  # the proxy's thread is done with what we received
+        assert pair.link.forth_bytes - before == 5_000
 
 
 def test_short_message_passes_a_long_one_on_a_slow_link(pair: Pair) -> None:
