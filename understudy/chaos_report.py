@@ -8,7 +8,9 @@ from typing import Any
 from understudy.chaos_schedule import KINDS, Strike
 from understudy.chaos_vitals import Life, windows_mb
 from understudy.figures import FaultFigures
-from understudy.run_folder import VERSION, Event, Run, read_run
+from understudy.json_lines import VERSION
+from understudy.records import Event, Run
+from understudy.run_folder import read_run
 from understudy.runs import Judged
 from understudy.summary import (
     NONE,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from understudy.run_folder import DeviceRecord, Event, Run, StreamRecord
+from understudy.records import DeviceRecord, Event, Run, StreamRecord
 
 _TIMES = ("detected_s", "decided_s", "switched_s")
 """Fields of events that are times, beside `t_s`."""

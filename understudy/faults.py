@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
+from understudy.records import DeviceRecord, Event, Result, Run, StreamRecord
 from understudy.refill import Fill
-from understudy.run_folder import DeviceRecord, Event, Result, Run, StreamRecord
 
 GAP_WINDOW_S = 2.0
 BASELINE_FRAMES = 200

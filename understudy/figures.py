@@ -9,13 +9,8 @@ from typing import Any
 from dataflow.graph import DROP_ROW
 from dataflow.outcome import Status
 from understudy.faults import Detection, FaultFigures, faults, maximum
-from understudy.run_folder import (
-    VERSION,
-    Result,
-    Run,
-    StreamRecord,
-    natural_key,
-)
+from understudy.json_lines import VERSION
+from understudy.records import Result, Run, StreamRecord, natural_key
 
 __all__ = [
     "Accuracy",

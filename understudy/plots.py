@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from dataflow.graph import DROP_ROW
 from dataflow.outcome import Status
 from understudy.figures import FaultFigures, Figures
-from understudy.run_folder import Result, Run
+from understudy.records import Result, Run
 from understudy.svg import FAINT, INK, Plot
 
 if TYPE_CHECKING:

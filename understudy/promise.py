@@ -11,14 +11,7 @@ from typing import Any, get_args
 
 from dataflow.graph import DROP_ROW
 from dataflow.outcome import Reason
-from understudy.run_folder import (
-    DeviceRecord,
-    Event,
-    Result,
-    Run,
-    StreamRecord,
-    Unwritten,
-)
+from understudy.records import DeviceRecord, Event, Result, Run, StreamRecord, Unwritten
 
 PROMISE = "every frame answered once, in order"
 

@@ -14,7 +14,7 @@ from dataflow.engine import Chain
 from dataflow.graph import Graph, PortRef
 from dataflow.plan import Plan
 from graphs.exits import EXIT_MODE, EXIT_MODES, GO_MODE
-from understudy.run_folder import Run, StreamRecord
+from understudy.records import Run, StreamRecord
 
 Answer = NDArray[np.float64]
 

@@ -12,7 +12,8 @@ from understudy.failure_plot import failure_steps, steps
 from understudy.figures import FaultFigures, Figures
 from understudy.machine import machine_facts
 from understudy.promise import PROMISE, Verdict
-from understudy.run_folder import DEPLOYMENT_FILE, DeviceRecord, Run
+from understudy.records import DeviceRecord, Run
+from understudy.run_folder import DEPLOYMENT_FILE
 from understudy.summary import (
     NONE,
     Column,

@@ -20,7 +20,7 @@ from rich.text import Text
 from dataflow.graph import DROP_ROW
 from understudy.launch import Launcher
 from understudy.live import Live, rows_text
-from understudy.run_folder import natural_key
+from understudy.records import natural_key
 
 DRAW_S = 0.25
 _STATES = {

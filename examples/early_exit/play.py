@@ -21,7 +21,8 @@ from understudy.launch import Launcher, Tail, free_ports, wait_ready
 from understudy.plans import compile_deployment
 from understudy.promise import judge
 from understudy.proxy import HOST, Condition, Proxy
-from understudy.run_folder import PLAN_FOLDER, Result, read_run
+from understudy.records import Result
+from understudy.run_folder import PLAN_FOLDER, read_run
 
 DEPLOYMENT = "gated-two-by-two.yaml"
 ENDPOINT, SERVER = "cam.0", "edge.0"

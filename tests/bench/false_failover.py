@@ -27,7 +27,8 @@ from tests.support.toy_plan import toy_plan
 from understudy.figures import latency
 from understudy.launch import free_ports
 from understudy.promise import judge
-from understudy.run_folder import Run, read_run
+from understudy.records import Run
+from understudy.run_folder import read_run
 
 BUDGET = 0.0
 RATE_HZ, TOKEN_FLOATS, WINDOW = 50, 1000, 24

@@ -37,7 +37,8 @@ from tests.support.run import Played, played
 from tests.support.toy_plan import toy_plan
 from understudy.launch import free_ports
 from understudy.promise import judge
-from understudy.run_folder import Result, read_run
+from understudy.records import Result
+from understudy.run_folder import read_run
 
 MODES = ("standby", "spread", "replicate 2", "hedge p95")
 RATE_HZ, SERVICE_S, TOKEN_FLOATS, WINDOW = 100, 0.005, 256, 24

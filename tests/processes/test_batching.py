@@ -9,7 +9,7 @@ from dataflow.plan import write_plan
 from tests.support.run import outcome, played, results
 from tests.support.toy_plan import SERVER_ADDS, toy_plan
 from understudy.launch import free_ports
-from understudy.run_folder import Result
+from understudy.records import Result
 
 CALL_S, FRAMES = 0.010, 100
 

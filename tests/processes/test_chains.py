@@ -9,8 +9,8 @@ from tests.support.chain_plan import HERE_ADDS, chain_adds, chain_plan
 from tests.support.run import Played, outcome, played, results
 from understudy.launch import free_ports
 from understudy.plans import compile_deployment
+from understudy.records import Result
 from understudy.reference import full_error
-from understudy.run_folder import Result
 
 FULL_ERROR_MAX = 1e-4
 DIGITS = """\

@@ -8,7 +8,7 @@ import pytest
 from tests.support.run import outcome, played, results
 from tests.support.toy_plan import LOCAL_ADDS, SERVER_ADDS, toy_plan
 from understudy.launch import free_ports
-from understudy.run_folder import Result
+from understudy.records import Result
 
 
 def _is_right(answered: list[Result], adds: dict[str, float]) -> bool:

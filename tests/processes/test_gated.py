@@ -10,8 +10,8 @@ from graphs.exits import EXIT_MODE
 from tests.support.run import outcome, played, results
 from understudy.launch import free_ports
 from understudy.plans import compile_deployment
+from understudy.records import Result
 from understudy.reference import full_error
-from understudy.run_folder import Result
 
 GATED = Path(__file__).resolve().parents[2] / "graphs/digits/gated-two-by-two.yaml"
 

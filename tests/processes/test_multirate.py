@@ -13,8 +13,8 @@ from graphs.compile import compile_plan
 from graphs.deployment_file import read_deployment
 from tests.support.run import outcome, played, results
 from understudy.launch import free_ports
+from understudy.records import Result, Run
 from understudy.reference import full_error
-from understudy.run_folder import Result, Run
 
 DIGITS = Path(__file__).resolve().parents[2] / "graphs" / "digits"
 SPAN = 4

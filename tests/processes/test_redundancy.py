@@ -9,7 +9,7 @@ import pytest
 from tests.support.run import Played, outcome, played, results
 from tests.support.toy_plan import SERVER_ADDS, toy_plan
 from understudy.launch import free_ports
-from understudy.run_folder import Result
+from understudy.records import Result
 
 RATE_HZ = 100
 UNDER_WAY_S = 0.03

@@ -10,7 +10,8 @@ from typing import Any
 from dataflow.plan import Plan
 from understudy.launch import Launcher, Tail, wait_ready
 from understudy.promise import Verdict, judge
-from understudy.run_folder import Result, Run, read_run
+from understudy.records import Result, Run
+from understudy.run_folder import read_run
 
 LIMIT_S = 20.0
 Record = Mapping[str, Any]

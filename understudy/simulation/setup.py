@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dataflow.wire.ledger import Ledger
 from dataflow.wire.link import Link
 from dataflow.wire.sessions import Sessions
-from understudy.run_folder import Run
+from understudy.records import Run
 from understudy.simulation.scenario import Scenario
 
 

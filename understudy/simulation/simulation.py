@@ -10,7 +10,7 @@ from typing import Any
 from dataflow.wire.control import Control, pack_control, unpack_control
 from dataflow.wire.header import Header
 from understudy.promise import judge
-from understudy.run_folder import DeviceRecord, Ended, Event, Run, StreamRecord
+from understudy.records import DeviceRecord, Ended, Event, Run, StreamRecord
 from understudy.simulation.branches import TURN_S
 from understudy.simulation.endpoint import GREETING_S, Endpoint
 from understudy.simulation.faults import FAULTS, OF_SOURCES, Script

@@ -9,7 +9,7 @@ from dataflow.outcome import Status
 from dataflow.wire import ledger as ledgers
 from dataflow.wire.header import Header, Kind, Nack, microseconds
 from dataflow.wire.ledger import LOCAL_MARGIN_S, OUTSIDE, Overdue, Settle, Start
-from understudy.run_folder import Result
+from understudy.records import Result
 from understudy.simulation.branches import (
     TURN_S,
     Frame,
