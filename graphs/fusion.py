@@ -21,8 +21,9 @@ from itertools import pairwise
 
 from graphs.order import enclosed, in_feeding_order
 from graphs.split import Segment, in_order, needed, whole
-from graphs.streams import Gate, Stream, Way
+from graphs.streams import Gate, Stream
 from graphs.units import Edge, End, Kind, Unit, Units, segment_kind
+from graphs.ways import Way
 
 
 class Fusion:

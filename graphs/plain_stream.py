@@ -31,8 +31,9 @@ from graphs.iterations import frames_per_iteration
 from graphs.located_yaml import Place
 from graphs.plain import Home, Plain, control_input, dynamic_port
 from graphs.plain_gate import GATE_PORT, PlainGate
-from graphs.streams import Stream, Way
+from graphs.streams import Stream
 from graphs.units import End, Unit
+from graphs.ways import Way
 
 DETECT_MS = 100
 SERVICE_MS = 20
