@@ -1,18 +1,39 @@
 """The branches of a region at the fork's device: what the choice of a row looks at."""
 
 import zlib
+from collections.abc import Iterable, Mapping
 
+from dataflow.behaviour import Behaviour
 from dataflow.engine import Chain
-from dataflow.parts import BranchPart
+from dataflow.executor import Executor, time_chain
+from dataflow.parts import BranchPart, ChainPart, StreamPart, make_chain
 from dataflow.wire.compression import CODES, compression
+from dataflow.wire.control import StreamOffer
 from dataflow.wire.link import Link
 from dataflow.wire.relay import prefixes_of
+from dataflow.wire.rows import grades
 from dataflow.wire.service_time import ServiceTime
 
 
 def number_of(stream: str, row: str) -> int:
     """Return a branch's number on the wire: the same in every deployment."""
     return zlib.crc32(f"{stream} {row}".encode())
+
+
+def offers_of(parts: Iterable[StreamPart]) -> dict[str, list[StreamOffer]]:
+    """Return what streams want of each server, by its name."""
+    found: dict[str, list[StreamOffer]] = {}
+    for part in parts:
+        for each in part.branches:
+            if each.sends:
+                offer = StreamOffer(
+                    stream=number_of(part.region.stream, each.branch.row),
+                    name=part.region.stream,
+                    segment=each.branch.segment,
+                    window=part.region.window,
+                )
+                found.setdefault(each.branch.device, []).append(offer)
+    return found
 
 
 class LocalBranch:
@@ -102,3 +123,55 @@ class RemoteBranch:
         """The peer is there (again): what it did before says nothing of now."""
         self.service.forget()
         self.asked_s.clear()
+
+
+Branch = LocalBranch | RemoteBranch
+
+
+def make_branches(
+    part: StreamPart,
+    behaviours: Mapping[str, Behaviour],
+    links: Mapping[str, Link],
+    executor: Executor,
+) -> list[Branch]:
+    """Return the branches of a stream, in the policy's order, ready to be started."""
+    home = part.prefix.graph.actors[part.region.fork].device
+    made: list[Branch] = []
+    for each, grade in zip(
+        part.branches, grades(part.region.branches, home), strict=True
+    ):
+        chain, best_s = placed_chain(each.chain, behaviours, executor)
+        if not each.sends:
+            made.append(LocalBranch(each, chain, best_s, grade))
+            continue
+        link = links[each.branch.device]
+        remote = RemoteBranch(each, chain, link, stream=part.region.stream, grade=grade)
+        if remote.compression is not None:
+            executor.place(remote.compression, remote.compression.time_s(each.sent))
+        made.append(remote)
+    return made
+
+
+def placed_chain(
+    part: ChainPart,
+    behaviours: Mapping[str, Behaviour],
+    executor: Executor,
+    firings: int = 1,
+) -> tuple[Chain | None, float]:
+    """Return the chain of `part` and its best time in seconds.
+
+    A chain with state is not fired for a trial: it runs inline, its time unknown.
+
+    Args:
+        part: What it is made of.
+        behaviours: Its actors, made and started.
+        executor: Is told where it runs.
+        firings: Per iteration, of what feeds it.
+    """
+    if not part:
+        return None, 0.0
+    chain, best_s = make_chain(part, behaviours), 0.0
+    if not any(part.graph.actors[name].stateful for name in part.actors):
+        best_s = time_chain(chain, part.zeros(firings))
+        executor.place(chain, best_s)
+    return chain, best_s

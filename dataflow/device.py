@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from dataflow.behaviour import Behaviour, Site
+from dataflow.branches import offers_of
 from dataflow.clock import now_s as clock_s
 from dataflow.engine import Chain
 from dataflow.errors import REJECTIONS, UnderstudyError
@@ -39,7 +40,7 @@ from dataflow.plan import Device as DeviceSpec
 from dataflow.plan import Plan
 from dataflow.plans import addresses_of
 from dataflow.segments import Peer, Segments
-from dataflow.stream import Stream, offers_of
+from dataflow.stream import Stream
 from dataflow.wire.control import CONTROL_BYTES_MAX, Want, pack_control
 from dataflow.wire.header import VERSION
 from dataflow.wire.keys import KeyFolder
@@ -419,7 +420,7 @@ class Device:
         if self._begun or not self._streams:
             return
         waiting = self._links.awaited
-        waiting += dict.fromkeys(p for s in self._streams for p in s.awaited)
+        waiting += dict.fromkeys(p for s in self._streams for p in s.attempts.awaited)
         if waiting and now_s < self._greeting_until_s:
             return
         if waiting:

@@ -230,8 +230,8 @@ class Links:
             self._do(link, link.probed(header.session, now_s))
         elif header.kind in (Kind.ANSWER, Kind.NACK):
             for stream in self._streams:
-                if stream.owns(header.stream):
-                    stream.answer(link, header, frames[1:], now_s)
+                if stream.attempts.owns(header.stream):
+                    stream.attempts.answer(link, header, frames[1:], now_s)
                     return
             if self._host is not None and self._host.returned(link, header, frames[1:]):
                 return
