@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 from dataflow.wire.keys import new_keys
 from graphs.deployment import CODECS
 from understudy.cli import main
+from understudy.commands.demo import demo
 from understudy.launch import free_ports
 
 LIMIT_S = 30
@@ -665,5 +666,5 @@ def test_up_with_a_device_that_fails_is_status_1(
 
 
 def test_demo_takes_every_codec_that_a_deployment_file_does() -> None:
-    (option,) = (p for p in main.commands["demo"].params if p.name == "codec")
+    (option,) = (p for p in demo.params if p.name == "codec")
     assert list(option.type.choices) == list(CODECS)  # type: ignore[attr-defined]

@@ -1,0 +1,57 @@
+"""Options and arguments that several commands have."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from understudy.metrics import Address
+
+
+class Finite(click.FloatRange):
+    """A range of finite numbers; click lets NaN through every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+PATH = click.Path(path_type=Path)
+DEPLOYMENT = click.argument("deployment", type=PATH)
+RUN = click.option(
+    "--run", "run_folder", type=PATH, help="Folder of the run; made if missing."
+)
+SECONDS = click.option(
+    "--seconds", type=Finite(0), help="End the sources after so long."
+)
+JSON = click.option("--json", "json_file", type=PATH, help="Write the figures there.")
+METRICS = click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Serve Prometheus metrics there; a port alone: on this machine only.",
+)
+LOG_FORMAT = click.option(
+    "--log-format",
+    "log_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it speaks: sentences, or one JSON object a line.",
+)
+INSECURE = click.option(
+    "--insecure", is_flag=True, help="Listen beyond loopback without keys."
+)
+
+
+def metrics_address(text: str | None) -> "Address | None":
+    if text is None:
+        return None
+    from understudy.metrics import parse_address
+
+    return parse_address(text)
