@@ -21,7 +21,8 @@ from dataflow.meters import StreamMeter
 from dataflow.parts import StreamPart
 from dataflow.wire.header import Header, Kind, Nack, microseconds
 from dataflow.wire.ledger import Action, Ledger, Overdue, Start
-from dataflow.wire.link import SLOW_FACTOR, Link
+from dataflow.wire.link import Link
+from dataflow.wire.timers import SLOW_FACTOR
 
 
 class Outbox(Protocol):

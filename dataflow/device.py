@@ -42,15 +42,10 @@ from dataflow.plans import addresses_of
 from dataflow.segments import Peer, Segments
 from dataflow.stream import Stream
 from dataflow.wire.control import CONTROL_BYTES_MAX, Want, pack_control
+from dataflow.wire.happenings import FromRoute, Happening, Woken
 from dataflow.wire.header import VERSION
 from dataflow.wire.keys import KeyFolder
-from dataflow.wire.transport import (
-    Event,
-    FromRoute,
-    Transport,
-    Woken,
-    is_loopback,
-)
+from dataflow.wire.transport import Transport, is_loopback
 
 if TYPE_CHECKING:
     from dataflow.metrics import Sample
@@ -450,7 +445,7 @@ class Device:
         if ours:
             self._links.renew()
 
-    def _receive(self, event: Event, now_s: float) -> None:
+    def _receive(self, event: Happening, now_s: float) -> None:
         match event:
             case FromRoute():
                 if self._host is not None:

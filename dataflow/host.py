@@ -40,6 +40,7 @@ from dataflow.wire.control import (
     pack_control,
     unpack_control,
 )
+from dataflow.wire.happenings import FromRoute
 from dataflow.wire.header import (
     HEADER_BYTES,
     VERSION,
@@ -60,7 +61,7 @@ from dataflow.wire.sessions import (
     Session,
     Sessions,
 )
-from dataflow.wire.transport import FromRoute, Transport
+from dataflow.wire.transport import Transport
 
 if TYPE_CHECKING:
     from dataflow.links import Links

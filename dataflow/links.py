@@ -24,14 +24,21 @@ from dataflow.wire.control import (
     pack_control,
     unpack_control,
 )
+from dataflow.wire.happenings import (
+    FromPeer,
+    HandshakeFailed,
+    LaneLost,
+    LaneOpened,
+    explain,
+)
 from dataflow.wire.header import HEADER_BYTES, VERSION, Header, Kind
-from dataflow.wire.link import (
+from dataflow.wire.link import Link
+from dataflow.wire.link_states import (
     Action,
     Close,
     Dead,
     Dial,
     Lane,
-    Link,
     Measured,
     Probe,
     Refused,
@@ -40,14 +47,7 @@ from dataflow.wire.link import (
     Suspect,
     Up,
 )
-from dataflow.wire.transport import (
-    FromPeer,
-    HandshakeFailed,
-    LaneLost,
-    LaneOpened,
-    Transport,
-    explain,
-)
+from dataflow.wire.transport import Transport
 
 ABOUT_CHARS_MAX = 4096
 RENEW_S = 5.0

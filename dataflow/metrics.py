@@ -17,7 +17,8 @@ from dataflow.links import Links
 from dataflow.meters import Histogram
 from dataflow.stream import Stream
 from dataflow.wire.header import Nack
-from dataflow.wire.link import Evidence, Link, State
+from dataflow.wire.link import Link
+from dataflow.wire.link_states import Evidence, State
 
 Kind = Literal["counter", "gauge", "histogram"]
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from dataflow.host import Host
 from dataflow.wire import control
 from dataflow.wire.compression import Zstd
+from dataflow.wire.happenings import FromPeer, FromRoute
 from dataflow.wire.header import Header
 from dataflow.wire.ledger import Ledger, _Iteration
-from dataflow.wire.link import Event as LinkEvent
 from dataflow.wire.link import Link
+from dataflow.wire.link_states import Event as LinkEvent
 from dataflow.wire.sessions import Sessions
-from dataflow.wire.transport import FromPeer, FromRoute
 from tests.fuzz.__main__ import main, play
 from tests.fuzz.targets import TARGETS, Endpoint, Server
 

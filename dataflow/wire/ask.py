@@ -12,15 +12,15 @@ from dataflow.wire.control import (
     pack_control,
     unpack_control,
 )
-from dataflow.wire.keys import Keys
-from dataflow.wire.transport import (
+from dataflow.wire.happenings import (
     FromPeer,
     HandshakeFailed,
     LaneLost,
     LaneOpened,
-    Transport,
     explain,
 )
+from dataflow.wire.keys import Keys
+from dataflow.wire.transport import Transport
 
 
 def ask_status(

@@ -1,13 +1,5 @@
 """A link, seen from the side that dials: sessions, liveness, return.
 
-The states, and what leads from one to the next (`TRANSITIONS` is the whole truth)::
-
-    WAITING ─dial─► DIALLING ─welcome─► PROVING ─proved─► READY
-       ▲               │  └─loading─► LOADING ─┘ ▲ │         │ doubt
-       │ close         │                         │ └─ doubt ─┤
-       │               │                         └─recovered─┤
-       └───────────────┴────────────── close ─────────── SUSPECT
-
 A session is one pair of sockets, a data lane and a control lane, with fresh routing
 ids: nothing that libzmq kept from an older one can be replayed into it. SUSPECT is
 reversible: no attempt is started there any more, but the data lane stays open and late
@@ -23,8 +15,6 @@ Sans-IO: events in, actions out, time as an argument.
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
-from typing import Literal, NamedTuple
 
 from dataflow.wire.control import (
     Beat,
@@ -35,150 +25,48 @@ from dataflow.wire.control import (
     StreamOffer,
     Welcome,
 )
-from dataflow.wire.peer_clock import Offset, PeerClock
-
-BEAT_S = 0.050
-"""Between two beats of a device: its I/O thread is alive, and what it is doing."""
-BEATS_MISSED = 4
-SILENT_S = BEAT_S * BEATS_MISSED
-"""A beat so late is evidence: longer than a pause of the interpreter."""
-HEARTBEAT_S = 0.058
-"""Silence that tells a lost heartbeat (20 ms interval, 60 ms timeout) from a close."""
-DIAL_TIMEOUT_S = 1.0
-"""A session that is not welcomed by then is given up."""
-DIAL_AGAIN_S = 0.1
-"""Before the first dial after a loss; it doubles with every flap."""
-BACKOFF_MAX_S = 5.0
-"""The longest wait before dialling a peer that comes and goes."""
-REFUSED_AGAIN_S = 2.0
-"""Before asking a peer again that refused: somebody has to change something first."""
-SUSPECT_S = 2.0
-"""A suspect that gives no sign of life for so long is dead."""
-STABLE_S = 10.0
-"""A session that lasted this long was no flap."""
-PROBES = 3
-"""Answers on the data lane after which a peer is used."""
-SLOW_FIRING_MS = 200
-SLOW_FACTOR = 4
-"""A firing is evidence when it is older than both 200 ms and four times what the peer
-says it takes at best: a slow model is not a dead one."""
-MEASURE_S, MEASURE_AGAIN_S = 1.0, 60.0
-"""When a session first tells how the clocks differ, and how often from then on."""
-HANDSHAKES_FAILED = 3
-"""Failed handshakes in a row that make a configuration error of them."""
-
-Lane = Literal["data", "control"]
-Evidence = Literal["connection", "heartbeat", "beat", "send", "deadline", "bye"]
-
-
-class State(Enum):
-    """Where a link is in its life."""
-
-    WAITING = "waiting"
-    DIALLING = "dialling"
-    LOADING = "loading"
-    PROVING = "proving"
-    READY = "ready"
-    SUSPECT = "suspect"
-
-
-class Event(Enum):
-    """What moves a link from state to state."""
-
-    DIAL = "dial"
-    LOADING = "loading"
-    WELCOME = "welcome"
-    PROVED = "proved"
-    DOUBT = "doubt"
-    RECOVERED = "recovered"
-    CLOSE = "close"
-
-
-TRANSITIONS: Mapping[tuple[State, Event], State] = {
-    (State.WAITING, Event.DIAL): State.DIALLING,
-    (State.DIALLING, Event.LOADING): State.LOADING,
-    (State.DIALLING, Event.WELCOME): State.PROVING,
-    (State.LOADING, Event.LOADING): State.LOADING,
-    (State.LOADING, Event.WELCOME): State.PROVING,
-    (State.PROVING, Event.PROVED): State.READY,
-    (State.READY, Event.DOUBT): State.SUSPECT,
-    (State.PROVING, Event.DOUBT): State.SUSPECT,
-    (State.SUSPECT, Event.RECOVERED): State.PROVING,
-    (State.DIALLING, Event.CLOSE): State.WAITING,
-    (State.LOADING, Event.CLOSE): State.WAITING,
-    (State.PROVING, Event.CLOSE): State.WAITING,
-    (State.SUSPECT, Event.CLOSE): State.WAITING,
-}
-
-
-class Dial(NamedTuple):
-    """Open both lanes for a new session."""
-
-    session: int
-
-
-class Close(NamedTuple):
-    """Close both lanes."""
-
-
-class Send(NamedTuple):
-    """Send on the control lane."""
-
-    message: Control
-
-
-class Probe(NamedTuple):
-    """Send a probe on the data lane."""
-
-    session: int
-    number: int
-
-
-class Up(NamedTuple):
-    """The peer may be used."""
-
-    session: int
-    away_s: float | None
-    """Time since it was lost; None when it comes up for the first time."""
-
-
-class Suspect(NamedTuple):
-    """Start nothing there; start the next branch for what is outstanding."""
-
-    session: int
-    evidence: Evidence
-    text: str
-
-
-class Dead(NamedTuple):
-    """The session is over: no late answer can come."""
-
-    session: int
-
-
-class Refused(NamedTuple):
-    """A configuration error, told once: somebody must change something."""
-
-    why: str
-
-
-class Measured(NamedTuple):
-    """How the peer's clock differs from ours, now and then."""
-
-    offset: Offset
-
-
-Action = Dial | Close | Send | Probe | Up | Suspect | Dead | Refused | Measured
-
+from dataflow.wire.credit import Credit
+from dataflow.wire.link_states import (
+    TRANSITIONS,
+    Action,
+    Close,
+    Dead,
+    Dial,
+    Event,
+    Evidence,
+    Lane,
+    LinkError,
+    Measured,
+    Probe,
+    Refused,
+    Send,
+    State,
+    Suspect,
+    Up,
+)
+from dataflow.wire.peer_clock import PeerClock
+from dataflow.wire.timers import (
+    BACKOFF_MAX_S,
+    BEAT_S,
+    DIAL_AGAIN_S,
+    DIAL_TIMEOUT_S,
+    HANDSHAKES_FAILED,
+    HEARTBEAT_S,
+    MEASURE_AGAIN_S,
+    MEASURE_S,
+    PROBES,
+    REFUSED_AGAIN_S,
+    SILENT_S,
+    SLOW_FACTOR,
+    SLOW_FIRING_MS,
+    STABLE_S,
+    SUSPECT_S,
+)
 
 _NOTHING: frozenset[str] = frozenset()
 
 
-class LinkError(AssertionError):
-    """An event that the state forbids: our own fault, so it prints the history."""
-
-
-class Link:
+class Link(Credit):
     """One link, from the dialling side.
 
     Args:
@@ -200,21 +88,15 @@ class Link:
         now_s: float,
         deployment: str = "",
     ) -> None:
+        super().__init__(offers)
         self.peer = peer
         self._deployment = deployment
         self.state = State.WAITING
-        self.ready = False
-        """The state is READY; as an attribute, since every choice of a row reads it."""
         self.session = 0
         self.refused = ""
         self._device = device
         self._incarnation = incarnation
-        self.offers = offers
         self._lanes: set[Lane] = set()
-        self._limits: dict[int, int] = {}
-        self._ordinals: dict[int, int] = {}
-        self._others = 0
-        """Tokens of others that the peer had to compute, when it last told."""
         self._probes_left = 0
         self._flaps = 0
         self.unreachable: frozenset[str] | None = None
@@ -225,8 +107,6 @@ class Link:
         """Suspected because of a firing's age."""
         self._usual_ms = 0
         """What the longest of the peer's chains takes at best, as far as it told."""
-        self._starved_s: dict[int, float] = {}
-        """Since when a stream has no credit, and got no answer."""
         self._failed_handshakes = 0
         self._dial_at_s = now_s
         self._since_s = now_s
@@ -250,17 +130,6 @@ class Link:
         """Age from which a firing at the peer is evidence."""
         return max(SLOW_FIRING_MS, SLOW_FACTOR * self._usual_ms)
 
-    def credit(self, stream: int) -> int:
-        """Messages that may still be sent for `stream` in the session."""
-        return self._limits.get(stream, 0) - self._ordinals.get(stream, 0)
-
-    def takes(self, stream: int) -> bool:
-        """Tell whether a token of `stream` may be sent now."""
-        # As `credit`, without its call: the choice of each row asks every branch.
-        return self.ready and (
-            self._limits.get(stream, 0) > self._ordinals.get(stream, 0)
-        )
-
     def first_lost(self, ways: Sequence[str]) -> str:
         """Return the first of `ways` behind the peer that is lost; empty: none is.
 
@@ -274,24 +143,6 @@ class Link:
         """A token did not come through; the next beat says what it was."""
         if self.unreachable is not None:
             self.unreachable |= {way}
-
-    @property
-    def outstanding(self) -> int:
-        """Tokens that the peer has to compute: ours now, others' at its last beat."""
-        return self._ours() + self._others
-
-    def take_ordinal(self, stream: int) -> int:
-        """Return the number of the next message, which is then under way."""
-        ordinal = self._ordinals.get(stream, 0)
-        self._ordinals[stream] = ordinal + 1
-        return ordinal
-
-    def raise_limit(self, stream: int, limit: int) -> None:
-        """Credit came with an answer. Limits only grow, in whatever order they come."""
-        if self._starved_s:
-            self._starved_s.pop(stream, None)
-        if limit > self._limits.get(stream, 0):
-            self._limits[stream] = limit
 
     def due_s(self) -> float:
         """When `tick` has something to do next."""
@@ -453,10 +304,6 @@ class Link:
         """It was used in the session, so that late answers may still come."""
         return self.state is State.PROVING and self._used
 
-    def _ours(self) -> int:
-        """Tokens sent in the session that got no answer yet."""
-        return sum(o.window - self.credit(o.stream) for o in self.offers)
-
     def _measure(self, beat: Beat, now_s: float) -> list[Action]:
         self.clock.heard(beat, now_s)
         offset = self.clock.offset if now_s >= self._measure_at_s else None
@@ -468,7 +315,7 @@ class Link:
     def _judge(self, beat: Beat, now_s: float) -> list[Action]:
         """What a beat says of a peer that is used, or that might be again."""
         self._usual_ms = max(self._usual_ms, beat.usual_ms)
-        self._others = max(beat.queue - self._ours(), 0)
+        self.told_queue(beat.queue)
         if beat.dead or self.unreachable != _NOTHING:
             self.unreachable = frozenset(beat.dead)
         hangs = beat.age_ms > self.slow_ms
@@ -480,7 +327,9 @@ class Link:
             if hangs:
                 return self.overdue(f"a firing there takes {beat.age_ms} ms", now_s)
             idle = beat.queue == 0 and beat.age_ms == 0
-            return self._check_credit(now_s, idle=idle)
+            if self.starved(now_s) and idle:
+                return self._give_up("owes answers, and has nothing to do", now_s)
+            return []
         if self.state is State.LOADING and beat.ready:
             return self._close(now_s)  # the welcome that said so was lost
         believed = len(self._lanes) == 2 and not deaf
@@ -513,10 +362,7 @@ class Link:
         self._move(Event.DIAL, now_s)
         self.session += 1
         self._lanes.clear()
-        self._limits.clear()
-        self._ordinals.clear()
-        self._starved_s.clear()
-        self._others = 0
+        self.forget()
         self.unreachable = None
         self._overdue = False
         self._heard_s = now_s
@@ -534,7 +380,7 @@ class Link:
         if not ready:
             self._move(Event.LOADING, now_s)
             return []
-        self._limits = dict(grants)
+        self.grant(grants)
         return self._prove(Event.WELCOME, now_s)
 
     def _prove(self, event: Event, now_s: float) -> list[Action]:
@@ -551,21 +397,6 @@ class Link:
         else:
             self._flaps = 0
         return [Suspect(self.session, evidence, text)]
-
-    def _check_credit(self, now_s: float, *, idle: bool) -> list[Action]:
-        """Replace a session whose answers were lost, and with them all credit.
-
-        The peer answers each message once, and credit comes with the answer. So when a
-        stream has had none left for 2 s, and the peer has nothing to do, no answer will
-        come: the link would be ready for ever and never be used.
-        """
-        for stream in self._ordinals:
-            if self.credit(stream) > 0:
-                continue
-            since_s = self._starved_s.setdefault(stream, now_s)
-            if idle and now_s >= since_s + SUSPECT_S:
-                return self._give_up("owes answers, and has nothing to do", now_s)
-        return []
 
     def _give_up(self, text: str, now_s: float) -> list[Action]:
         ready = self.state is State.READY

@@ -24,8 +24,8 @@ from dataflow.wire.control import (
     Welcome,
 )
 from dataflow.wire.header import CONTROL_LANE, Header, Kind, Nack, data_route
-from dataflow.wire.link import BEAT_S, SUSPECT_S
 from dataflow.wire.peer_clock import PeerClock
+from dataflow.wire.timers import BEAT_S, SUSPECT_S
 
 SESSIONS_MAX = 4096
 """Each costs two sockets: from about 500 on, raise the limit of open files."""

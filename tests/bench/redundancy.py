@@ -28,7 +28,8 @@ from pathlib import Path
 
 from dataflow.redundancy import Redundancy
 from dataflow.wire.control import StreamOffer
-from dataflow.wire.link import Link, State
+from dataflow.wire.link import Link
+from dataflow.wire.link_states import State
 from dataflow.wire.rows import choose
 from dataflow.wire.service_time import ServiceTime
 from tests.bench.common import Figure, arguments, conditions, show, write

@@ -16,7 +16,7 @@ from dataflow.wire.control import StreamOffer
 from dataflow.wire.header import Header, Kind, microseconds
 from dataflow.wire.ledger import Ledger, Settle, Start
 from dataflow.wire.link import Link
-from dataflow.wire.link import Send as ToServer
+from dataflow.wire.link_states import Send as ToServer
 from dataflow.wire.service_time import ServiceTime
 from dataflow.wire.sessions import Accept, Sessions
 from dataflow.wire.sessions import Send as ToEndpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dataflow.plan import Plan
-from dataflow.wire.link import SUSPECT_S
+from dataflow.wire.timers import SUSPECT_S
 from tests.support.run import LIMIT_S, Played, outcome, played, results
 from tests.support.toy_plan import toy_plan
 from understudy.chaos_faults import breakable_links, write_stranger

@@ -38,6 +38,13 @@ from dataflow.wire.control import (
     pack_control,
     unpack_control,
 )
+from dataflow.wire.happenings import (
+    FromPeer,
+    FromRoute,
+    HandshakeFailed,
+    LaneLost,
+    LaneOpened,
+)
 from dataflow.wire.header import HEADER_BYTES, Header, Kind, data_route
 from dataflow.wire.sessions import (
     DEVICE_BYTES_MAX,
@@ -45,14 +52,7 @@ from dataflow.wire.sessions import (
     SESSIONS_MAX,
     TOKEN_OVERHEAD_BYTES,
 )
-from dataflow.wire.transport import (
-    FRAMES_MAX,
-    FromPeer,
-    FromRoute,
-    HandshakeFailed,
-    LaneLost,
-    LaneOpened,
-)
+from dataflow.wire.sockets import FRAMES_MAX
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.parts import (
     SEGMENT,

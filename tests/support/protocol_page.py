@@ -9,14 +9,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
-from dataflow.wire import control, header, link, sessions, transport
+from dataflow.wire import (
+    control,
+    header,
+    link_states,
+    listener,
+    sessions,
+    sockets,
+    timers,
+)
 from dataflow.wire.control import Control
-from dataflow.wire.link import TRANSITIONS
+from dataflow.wire.link_states import TRANSITIONS
 from tests.support.tables import table
 
 PROTOCOL_PAGE = "protocol.md"
 _MARKED = re.compile(r"<!-- made: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
-_TIMED: tuple[ModuleType, ...] = (link, sessions, transport)
+_TIMED: tuple[ModuleType, ...] = (timers, sessions, sockets, listener)
 
 
 def protocol_page(text: str) -> str:
@@ -35,7 +43,7 @@ def _states() -> str:
         for (before, event), after in TRANSITIONS.items()
         if before is not after
     ]
-    start = f"    [*] --> {link.State.WAITING.value}"
+    start = f"    [*] --> {link_states.State.WAITING.value}"
     return "\n".join(["```mermaid", "stateDiagram-v2", start, *lines, "```", ""])
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow.wire import link as links
+from dataflow.wire import link_states as links
 from dataflow.wire.control import Control, Welcome
 from dataflow.wire.header import Header, Kind
 from dataflow.wire.peer_clock import Offset
+from dataflow.wire.timers import PROBES
 from understudy.simulation.device import DRIFT, Device
 from understudy.simulation.network import SUSPECT, Connection, Wire
 from understudy.simulation.scenario import Source
@@ -214,7 +215,7 @@ class Endpoint(Device):
 
     def _up(self, wire: Wire) -> None:
         text = f"{wire.server.name} used after {wire.proofs} probes"
-        self.sim.check("S7", wire.proofs >= links.PROBES, text)
+        self.sim.check("S7", wire.proofs >= PROBES, text)
         now_s = self.clock_s()
         for branch in wire.branches.values():
             branch.reachable(now_s)

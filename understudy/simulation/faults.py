@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from dataflow.wire.link import Lane
+from dataflow.wire.link_states import Lane
 from understudy.simulation.network import DOWN, UP, Hole, Wire
 from understudy.simulation.server import Server
 from understudy.simulation.setup import Fault

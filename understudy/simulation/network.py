@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow.wire.control import StreamOffer
 from dataflow.wire.header import CONTROL_LANE, DATA_LANE
-from dataflow.wire.link import Lane, State
+from dataflow.wire.link_states import Lane, State
 from understudy.simulation.device import NEVER_S, SPINS_MAX, nothing
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dataflow.wire import sessions as sessions_
 from dataflow.wire.control import Beat, Control
 from dataflow.wire.header import Header, Kind, Nack
-from dataflow.wire.link import BEAT_S
 from dataflow.wire.sessions import Accept, Session
+from dataflow.wire.timers import BEAT_S
 from understudy.simulation.device import NEVER_S, SPINS_MAX, Device, nothing
 from understudy.simulation.network import Connection, Wire
 

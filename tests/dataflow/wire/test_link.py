@@ -13,7 +13,24 @@ from dataflow.wire.control import (
     StreamOffer,
     Welcome,
 )
-from dataflow.wire.link import (
+from dataflow.wire.link import Link
+from dataflow.wire.link_states import (
+    TRANSITIONS,
+    Action,
+    Close,
+    Dead,
+    Dial,
+    Event,
+    LinkError,
+    Measured,
+    Probe,
+    Refused,
+    Send,
+    State,
+    Suspect,
+    Up,
+)
+from dataflow.wire.timers import (
     BACKOFF_MAX_S,
     BEAT_S,
     BEATS_MISSED,
@@ -25,21 +42,6 @@ from dataflow.wire.link import (
     SLOW_FIRING_MS,
     STABLE_S,
     SUSPECT_S,
-    TRANSITIONS,
-    Action,
-    Close,
-    Dead,
-    Dial,
-    Event,
-    Link,
-    LinkError,
-    Measured,
-    Probe,
-    Refused,
-    Send,
-    State,
-    Suspect,
-    Up,
 )
 
 STREAM = 7

@@ -7,7 +7,6 @@ import pytest
 from dataflow.wire import sessions as sessions_module
 from dataflow.wire.control import Beat, Bye, Hello, Refuse, StreamOffer, Welcome
 from dataflow.wire.header import Header, Kind, Nack, data_route
-from dataflow.wire.link import BEAT_S, SUSPECT_S
 from dataflow.wire.sessions import (
     LIMIT_MAX,
     Accept,
@@ -19,6 +18,7 @@ from dataflow.wire.sessions import (
     Session,
     Sessions,
 )
+from dataflow.wire.timers import BEAT_S, SUSPECT_S
 
 SEGMENT, STREAM, WINDOW = 0xABC, 7, 2
 SIZES = [100, 20]

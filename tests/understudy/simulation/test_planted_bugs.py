@@ -13,8 +13,9 @@ from dataflow.redundancy import Redundancy
 from dataflow.wire.control import Beat, Bye, Control, Hello
 from dataflow.wire.header import Header, Nack
 from dataflow.wire.ledger import Action, Ledger, Settle, _Iteration
-from dataflow.wire.link import Action as LinkAction
-from dataflow.wire.link import Event, Link, State
+from dataflow.wire.link import Link
+from dataflow.wire.link_states import Action as LinkAction
+from dataflow.wire.link_states import Event, State
 from dataflow.wire.sessions import Accept, Session, Sessions
 from dataflow.wire.sessions import Action as SessionsAction
 from understudy.simulation.scenario import drawn
@@ -157,8 +158,8 @@ class NeverCloses(Link):
 class KeepsStarvedSession(Link):
     """A session whose answers were lost is replaced."""
 
-    def _check_credit(self, now_s: float, *, idle: bool) -> list[LinkAction]:
-        return []
+    def starved(self, now_s: float) -> bool:
+        return False
 
 
 class SkipsProbes(Link):

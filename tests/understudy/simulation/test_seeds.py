@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dataflow.wire.link import Action, Link
+from dataflow.wire.link import Link
+from dataflow.wire.link_states import Action
 from understudy.simulation.figures import Tally, percentile_ms
 from understudy.simulation.scenario import drawn
 from understudy.simulation.seeds import Origin, run_seeds, shrink
