@@ -1,34 +1,26 @@
 """The serving half of a device: sessions, and the branches it computes for others.
 
-Every stream has its own actors here in the plain graph. They are stateless (R14), so
-one chain plays them all, for each segment, made and timed before the first session:
-nothing is built while frames wait, and a stream that no plan names (a third camera of a
-newer deployment) is served as well, by its segment's identity. Tokens of several
-sessions may run as one batch, in which the sessions take turns (`dataflow.turns`).
+What it computes is made and timed before the first session, so nothing is built while
+frames wait (`hosted`). Tokens of several sessions may run as one batch, in which the
+sessions take turns (`turns`). What goes on to another server: see `onward`.
 """
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dataflow.clock import now_s as clock_s
 from dataflow.engine import Chain
 from dataflow.errors import ActorError, PeerError
 from dataflow.events import EventLog
-from dataflow.executor import Executor, time_chain
-from dataflow.parts import HostedPart, hosted_parts
+from dataflow.executor import Done, Executor
+from dataflow.hosted import MakeChain, hosted_of
+from dataflow.onward import Onward, ways_of
 from dataflow.plan import Plan
 from dataflow.segments import Peer, Segments
+from dataflow.status import status_text, streams_of
 from dataflow.wire.allowance import GREETING_COST, PIECE_COST, STATUS_COST, Allowances
-from dataflow.wire.compression import CODES, compression
 from dataflow.wire.control import (
-    CONTROL_BYTES_MAX,
-    NAME_CHARS_MAX,
     Hello,
     Piece,
     Refuse,
@@ -50,7 +42,7 @@ from dataflow.wire.header import (
     microseconds,
 )
 from dataflow.wire.link import Link
-from dataflow.wire.relay import Passed, Relay, Way
+from dataflow.wire.relay import Passed, Relay
 from dataflow.wire.sessions import (
     Accept,
     Action,
@@ -65,20 +57,6 @@ from dataflow.wire.transport import Transport
 
 if TYPE_CHECKING:
     from dataflow.links import Links
-
-STATUS_CHARS_MAX = CONTROL_BYTES_MAX - 256
-ABOUT_TYPES: Mapping[str, type] = {
-    "stream": str,
-    "frames": int,
-    "row": str,
-    "full": int,
-    "degraded": int,
-    "dropped": int,
-}
-"""What a peer may say of each of its streams, see `Stream.describe`."""
-
-MakeChain = Callable[[Plan, HostedPart], Chain]
-"""Makes the actors of a part, started, as a chain."""
 
 
 class Host:
@@ -106,34 +84,19 @@ class Host:
         self._status = status
         self._keys = keys
         self._segments = segments
-        # Streams of one segment have equal parts, in whatever plan; one stands for all.
         self._hosted = {
-            part.segment: (plan, part)
+            segment: hosted
             for plan in reversed(plans)
-            for part in hosted_parts(plan.graph, device)
-        }
-        self._chains: dict[int, Chain] = {}
-        self._compressions = {
-            segment: compression(part.compression)
-            for segment, (_, part) in self._hosted.items()
-        }
-        self._onward_compressions = {
-            segment: compression(part.onward_compression)
-            for segment, (_, part) in self._hosted.items()
+            for segment, hosted in hosted_of(plan, device).items()
         }
         self.sessions = Sessions(
             device,
             incarnation=incarnation,
-            token_bytes={
-                segment: [token.nbytes for token in part.received]
-                for segment, (_, part) in self._hosted.items()
-            },
-            codecs={
-                s: CODES[part.compression] for s, (_, part) in self._hosted.items()
-            },
+            token_bytes={s: hosted.token_bytes for s, hosted in self._hosted.items()},
+            codecs={s: hosted.codec for s, hosted in self._hosted.items()},
         )
-        self.relay = Relay(device, _ways(plans, device))
-        self._links: Links | None = None
+        self.relay = Relay(device, ways_of(plans, device))
+        self._onward: Onward | None = None
         self._allowances = Allowances()
         self.answered = 0
         self.received_bytes = 0
@@ -146,19 +109,18 @@ class Host:
 
     def connect(self, links: "Links") -> None:
         """Take the links over which tokens are passed on."""
-        self._links = links
+        self._onward = Onward(
+            self.relay,
+            hosted=self._hosted,
+            links=links,
+            executor=self._executor,
+            answers=self,
+        )
 
     def load(self) -> None:
         """Load every segment once, and time it; runs beside the I/O loop."""
-        for segment, (plan, part) in self._hosted.items():
-            chain = self._make_chain(plan, part)
-            batching = plan.devices[self._device].batching
-            best_s = time_chain(chain, part.chain.zeros(), batching.most)
-            self._executor.place(chain, best_s, batching)
-            packs = self._onward_compressions[segment]
-            if packs is not None:
-                self._executor.place(packs, packs.time_s(part.sent))
-            self._chains[segment] = chain
+        for hosted in self._hosted.values():
+            hosted.load(self._device, self._make_chain, self._executor)
 
     def loaded(self, now_s: float) -> None:
         """Models are there: tell those who wait."""
@@ -190,9 +152,8 @@ class Host:
         due_s = self._due_s()
         if now_s < due_s:
             return due_s
-        for peer, passed in self.relay.expired(now_s):
-            self._tell_overdue(peer, passed, now_s)
-            self._refuse(passed.session, passed.header, Nack.EXPIRED)
+        if self._onward is not None:
+            self._onward.expire(now_s)
         age_s, usual_s = self._executor.firing(now_s)
         self._do(
             self.sessions.tick(
@@ -200,7 +161,7 @@ class Host:
                 queue=self._executor.queue + len(self.relay),
                 age_ms=int(age_s * 1e3),
                 usual_ms=math.ceil(usual_s * 1e3),
-                dead=self._unreachable(),
+                dead=() if self._onward is None else self._onward.unreachable(),
                 about=lambda: "",
             ),
             now_s,
@@ -216,7 +177,7 @@ class Host:
     @property
     def chains(self) -> list[Chain]:
         """Those that compute for others; they grow while models load."""
-        return list(self._chains.values())
+        return [h.chain for h in list(self._hosted.values()) if h.chain is not None]
 
     def describe(self) -> dict[str, Any]:
         """Return what `understudy status` shows of the sessions."""
@@ -231,7 +192,7 @@ class Host:
                     "deployment": session.deployment,
                     "session": session.number,
                     "streams": [offer.name for offer in session.offers.values()],
-                    "about": _streams_of(session.about),
+                    "about": streams_of(session.about),
                 }
                 for session in self.sessions.all
             ],
@@ -250,7 +211,8 @@ class Host:
             raise PeerError(why, "version")
         message = unpack_control(frame)
         if isinstance(message, StatusRequest):
-            self._transport.reply(route, [pack_control(StatusReply(self._told()))])
+            text = status_text(self._status())
+            self._transport.reply(route, [pack_control(StatusReply(text))])
             return STATUS_COST
         if isinstance(message, Want | Piece):
             return self._segment(route, message, now_s)
@@ -282,19 +244,6 @@ class Host:
             self._segments.take(peer, message, now_s)
         return PIECE_COST
 
-    def _told(self) -> str:
-        """Return our status as JSON that fits a control message."""
-        status = self._status()
-        text = json.dumps(status)
-        if len(text) > STATUS_CHARS_MAX:
-            # What the peers say of themselves goes first, then the list of them.
-            status["sessions"] = [{**s, "about": []} for s in status["sessions"]]
-            text = json.dumps(status)
-        if len(text) > STATUS_CHARS_MAX:
-            status["sessions"] = []
-            text = json.dumps(status)
-        return text
-
     def _data(self, route: bytes, frames: list[Any], now_s: float) -> float:
         """Act on a data message; return what it costs: nothing within its credit."""
         header = Header.parse(frames[0])
@@ -311,20 +260,20 @@ class Host:
 
     def _fire(self, accepted: Accept, frames: list[Any], now_s: float) -> None:
         session, _, header = accepted
-        _, part = self._hosted[header.segment]
+        hosted = self._hosted[header.segment]
         try:
-            tokens = self._tokens(part, header, frames)
+            tokens = hosted.tokens(header, frames)
         except PeerError:
-            self._refuse(session, header, Nack.ERROR)
+            self.refuse(session, header, Nack.ERROR)
             raise
+        assert hosted.chain is not None, "a token was accepted before the load"
         expires_s = now_s + header.budget_us / 1e6
-        done = (
-            partial(self._pass_on, session, header, expires_s)
-            if part.onward
-            else partial(self._answer, session, header)
-        )
+        done: Done = partial(self._answer, session, header)
+        if hosted.part.onward:
+            assert self._onward is not None
+            done = partial(self._onward.pass_on, session, header, expires_s)
         self._executor.defer(
-            self._chains[header.segment],
+            hosted.chain,
             tokens,
             done,
             session=session.device,
@@ -332,7 +281,7 @@ class Host:
             failed=partial(self._failed, session, header),
         )
 
-    def _refuse(self, session: Session, header: Header, why: Nack) -> None:
+    def refuse(self, session: Session, header: Header, why: Nack) -> None:
         """Answer a token that was accepted, and that gets no result."""
         self.sessions.answered(session, header)
         self._do([self.sessions.nack(session, header, why)], 0.0)
@@ -343,27 +292,8 @@ class Host:
         Otherwise one token that an actor chokes on would end server after server, as
         the ledger asks one after the other; hosted actors have no state to spoil (R14).
         """
-        self._refuse(session, header, Nack.ERROR)
+        self.refuse(session, header, Nack.ERROR)
         self._events.reject(PeerError(str(error), "actor"), session.device)
-
-    def _tokens(
-        self, part: HostedPart, header: Header, frames: Sequence[Any]
-    ) -> list[NDArray[Any]]:
-        """Return the tokens that the frames of a message are, or stand for.
-
-        Raises:
-            PeerError: A compressed frame does not stand for its token.
-        """
-        packed = self._compressions[header.segment]
-        if header.codec and packed is not None:
-            sizes = [token.nbytes for token in part.received]
-            frames = [
-                packed.token(f, size) for f, size in zip(frames, sizes, strict=True)
-            ]
-        return [
-            np.ndarray(token.shape, token.dtype, frame)
-            for frame, token in zip(frames, part.received, strict=True)
-        ]
 
     def _answer(
         self,
@@ -374,7 +304,7 @@ class Host:
         compute_s: float,
     ) -> None:
         if results is None:
-            self._refuse(session, header, Nack.EXPIRED)
+            self.refuse(session, header, Nack.EXPIRED)
             return
         limit = self.sessions.answered(session, header)
         self.answered += 1
@@ -390,100 +320,30 @@ class Host:
         # An answer that finds nobody is not kept: the ledger asks another branch.
         self._transport.reply(session.lane, [answer.pack(), *results])
 
-    def _pass_on(
-        self,
-        session: Session,
-        header: Header,
-        expires_s: float,
-        results: list[Any] | None,
-        queue_s: float,
-        compute_s: float,
-    ) -> None:
-        """The part of the way that is ours is done: on to the next server."""
-        assert self._links is not None
-        if results is None:
-            self._refuse(session, header, Nack.EXPIRED)
-            return
-        _, part = self._hosted[header.segment]
-        tokens = [results[index] for index in part.sends]
-        costs = microseconds(queue_s), microseconds(compute_s)
-        passed = Passed(session, header, expires_s, clock_s(), *costs)
-        packs = self._onward_compressions[header.segment]
-        if packs is None:
-            self._send_on(passed, tokens, 0.0, 0.0)
-            return
-        self._executor.submit(
-            packs,
-            [np.copy(token) for token in tokens],  # the chain fires on meanwhile
-            partial(self._send_on, passed),
-            expires_s=expires_s,
-        )
-
-    def _send_on(
-        self, passed: Passed, frames: list[Any] | None, _queue: float, _compute: float
-    ) -> None:
-        assert self._links is not None
+    def give(self, passed: Passed, answer: Header, frames: Sequence[Any]) -> None:
+        """Hand the answer of the next server on to whoever sent the token here."""
         session, header = passed.session, passed.header
-        if frames is None:
-            self._refuse(session, header, Nack.EXPIRED)
-            return
-        _, part = self._hosted[header.segment]
-        link = self._links.by_peer[self.relay.next(header.segment)]
-        onward = self.relay.pass_on(
-            link,
-            passed,
-            codec=CODES[part.onward_compression],
-            tensors=len(frames),
-            payload_bytes=sum(memoryview(frame).nbytes for frame in frames),
-            now_s=clock_s(),
-        )
-        if isinstance(onward, Nack):
-            self._refuse(session, header, onward)
-        else:
-            # One that cannot be sent makes its link suspect, and comes back as lost.
-            self._links.send_token(link, onward, frames)
-
-    def returned(self, link: Link, answer: Header, frames: Sequence[Any]) -> bool:
-        """An answer to what was passed on came back; False: it is no such answer."""
-        passed = self.relay.returned(link, answer)
-        if passed is None:
-            return False
-        session, header = passed.session, passed.header
-        if answer.kind is Kind.NACK:
-            self._refuse(session, header, _reason(answer.flags))
-            return True
-        _, part = self._hosted[header.segment]
-        if [len(frame) for frame in frames] != [t.nbytes for t in part.returned]:
-            self._events.rejected["answer"] += 1
-            self._refuse(session, header, Nack.ERROR)
-            return True
         reply = passed.answered(answer, self.sessions.answered(session, header))
         self.answered += 1
         self.sent_bytes += HEADER_BYTES + reply.payload_bytes
         self._transport.reply(session.lane, [reply.pack(), *frames])
-        return True
+
+    def reject(self, reason: str) -> None:
+        self._events.rejected[reason] += 1
+
+    def returned(self, link: Link, answer: Header, frames: Sequence[Any]) -> bool:
+        """An answer to what was passed on came back; False: it is no such answer."""
+        return self._onward is not None and self._onward.returned(link, answer, frames)
 
     def lost(self, link: Link) -> None:
         """A server that tokens were passed on to is lost: so are those."""
         self.sessions.beat_now()
-        for passed in self.relay.lost(link.peer):
-            self._refuse(passed.session, passed.header, Nack.HOP)
+        if self._onward is not None:
+            self._onward.lost(link)
 
     def ways_changed(self) -> None:
         """A link changed, or what is behind one: let the next beat say so at once."""
         self.sessions.beat_now()
-
-    def _unreachable(self) -> tuple[str, ...]:
-        return (
-            () if self._links is None else self.relay.unreachable(self._links.by_peer)
-        )
-
-    def _tell_overdue(self, peer: str, passed: Passed, now_s: float) -> None:
-        assert self._links is not None
-        link, waited_s = self._links.by_peer[peer], now_s - passed.sent_s
-        if waited_s * 1e3 > link.slow_ms:
-            text = f"a token unanswered for {waited_s * 1e3:.0f} ms"
-            self._links.overdue(link, text, now_s)
 
     def _do(self, actions: Sequence[Action], now_s: float) -> None:
         for action in actions:
@@ -503,40 +363,3 @@ class Host:
                         session=session.number,
                         why=why,
                     )
-
-
-def _ways(plans: Sequence[Plan], device: str) -> Iterator[tuple[int, Way]]:
-    """Yield, for each stream of each plan, what `device` passes on of it."""
-    for plan in plans:
-        for part in hosted_parts(plan.graph, device):
-            if part.onward:
-                yield part.segment, Way(part.onward, part.region.window)
-
-
-def _reason(flags: int) -> Nack:
-    try:
-        return Nack(flags)
-    except ValueError:  # whatever a peer says: the names are few
-        return Nack.ERROR
-
-
-def _streams_of(about: str) -> list[dict[str, str | int]]:
-    """Return what a peer says of its streams; nothing of it is trusted."""
-    try:
-        value = json.loads(about)
-    except (ValueError, RecursionError):
-        return []
-    if not isinstance(value, list):
-        return []
-    return [
-        {key: each[key] for key in ABOUT_TYPES}
-        for each in value
-        if isinstance(each, dict)
-        and all(type(each.get(key)) is kind for key, kind in ABOUT_TYPES.items())
-        and all(_is_name(each[key]) for key, kind in ABOUT_TYPES.items() if kind is str)
-    ]
-
-
-def _is_name(text: str) -> bool:
-    """Tell whether a text may be shown on somebody's terminal."""
-    return len(text) <= NAME_CHARS_MAX and text.isprintable()

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from dataflow.engine import Chain
+from dataflow.errors import REJECTIONS
 from dataflow.host import Host
 from dataflow.links import Links
 from dataflow.meters import Histogram
+from dataflow.plan import Device, Plan
 from dataflow.stream import Stream
 from dataflow.wire.header import Nack
 from dataflow.wire.link import Link
@@ -171,6 +173,23 @@ class Samples(Protocol):
     """Gives the numbers as they are now; called from any thread."""
 
     def __call__(self) -> Iterable[Sample]: ...
+
+
+def of_device(spec: Device, plan: Plan, state: str) -> Iterator[Sample]:
+    """Yield who a device is, and how."""
+    about = spec.name, spec.role, plan.name, plan.digest
+    yield Sample("understudy_device_info", about, 1)
+    for each in STATES:
+        yield Sample("understudy_device_state", (each,), float(each == state))
+
+
+def of_loop(queue: int, lost: int, rejected: Counter[str]) -> Iterator[Sample]:
+    """Yield what the I/O loop counts, whatever it serves."""
+    yield Sample("understudy_queue_tokens", (), queue)
+    yield Sample("understudy_events_lost_total", (), lost)
+    for reason in REJECTIONS:
+        count = rejected[reason]
+        yield Sample("understudy_messages_rejected_total", (reason,), count)
 
 
 def of_chains(chains: Iterable[Chain]) -> Iterator[Sample]:

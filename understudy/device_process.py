@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors import behaviour
-from dataflow.device import Device, Library, Options
+from dataflow.cast import Library
+from dataflow.device import Device, Options
 from dataflow.plans import check_together
 from understudy.plans import compile_deployment, keep_plan, new_run_folder
 from understudy.run_folder import PLAN_FOLDER

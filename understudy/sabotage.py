@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dataflow.behaviour import Behaviour
-from dataflow.device import Library
+from dataflow.cast import Library
 from understudy.device_process import CHAOS
 
 _FORM = struct.Struct("<Qd")

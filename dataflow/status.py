@@ -1,0 +1,53 @@
+"""What devices say of themselves as JSON: to who asks, and in their beats."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow.wire.control import CONTROL_BYTES_MAX, NAME_CHARS_MAX
+
+STATUS_CHARS_MAX = CONTROL_BYTES_MAX - 256
+ABOUT_TYPES: Mapping[str, type] = {
+    "stream": str,
+    "frames": int,
+    "row": str,
+    "full": int,
+    "degraded": int,
+    "dropped": int,
+}
+"""What a peer may say of each of its streams, see `Stream.describe`."""
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """Return a listening device's status as JSON that fits a control message."""
+    text = json.dumps(status)
+    if len(text) > STATUS_CHARS_MAX:
+        # What the peers say of themselves goes first, then the list of them.
+        status["sessions"] = [{**s, "about": []} for s in status["sessions"]]
+        text = json.dumps(status)
+    if len(text) > STATUS_CHARS_MAX:
+        status["sessions"] = []
+        text = json.dumps(status)
+    return text
+
+
+def streams_of(about: str) -> list[dict[str, str | int]]:
+    """Return what a peer says of its streams; nothing of it is trusted."""
+    try:
+        value = json.loads(about)
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(value, list):
+        return []
+    return [
+        {key: each[key] for key in ABOUT_TYPES}
+        for each in value
+        if isinstance(each, dict)
+        and all(type(each.get(key)) is kind for key, kind in ABOUT_TYPES.items())
+        and all(_is_name(each[key]) for key, kind in ABOUT_TYPES.items() if kind is str)
+    ]
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a text may be shown on somebody's terminal."""
+    return len(text) <= NAME_CHARS_MAX and text.isprintable()
