@@ -1,0 +1,81 @@
+"""A share of one core for a process: a slower machine, made of a fast one.
+
+The kernel's own bandwidth control (CFS quota) lets all threads of a group run for so
+long in each period, and then none. Needs the right to make control groups: root.
+
+Source:
+    Turner, Rao, Rao, "CPU bandwidth control for CFS", Linux Symposium 2010.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dataflow.errors import UnderstudyError
+
+PERIOD_US = 10_000
+"""Short, so that a firing of some milliseconds is slowed and not now and then stopped;
+the kernel's least is 1,000."""
+
+
+class Share:
+    """A control group that may use `cores` of processor time a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def hold(self, pid: int) -> None:
+        """Hold a process, with all of its threads, to the share."""
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+
+@contextmanager
+def share(cores: float) -> Iterator[Share]:
+    """Yield a share of processor time; processes still held are let go in the end.
+
+    Args:
+        cores: Seconds of one core in each second.
+
+    Raises:
+        UnderstudyError: No control groups of processor time, or no right to make one.
+    """
+    quota_us = max(round(cores * PERIOD_US), 1_000)  # the kernel's least
+    parent, version = _parent()
+    folder = parent / f"understudy-{os.getpid()}"
+    try:
+        folder.mkdir()
+        if version == 2:
+            (folder / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
+        else:
+            (folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
+    except OSError as error:
+        with suppress(OSError):
+            folder.rmdir()
+        raise UnderstudyError(
+            f"{folder}: cannot be made ({error.strerror}); a share of a processor "
+            "needs root and the kernel's cpu controller"
+        ) from None
+    try:
+        yield Share(folder)
+    finally:
+        for pid in (folder / "cgroup.procs").read_text().split():
+            with suppress(OSError):  # it ended meanwhile
+                (parent / "cgroup.procs").write_text(pid)
+        folder.rmdir()
+
+
+def _parent() -> tuple[Path, int]:
+    """Return where a group can be made, and the version of control groups there."""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, kind, options, *_ = line.split()
+        folder = Path(mount)
+        if kind == "cgroup" and "cpu" in options.split(","):
+            return folder, 1
+        controllers = folder / "cgroup.subtree_control"
+        if kind == "cgroup2" and "cpu" in controllers.read_text().split():
+            return folder, 2
+    raise UnderstudyError(
+        "/proc/mounts: no control groups of processor time; run without a share"
+    )
