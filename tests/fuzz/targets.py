@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+import dataflow.attempts
 import dataflow.host
 import dataflow.links
 import dataflow.stream
-from dataflow.branches import number_of
+from dataflow.branches import number_of, offers_of
 from dataflow.errors import PeerError
 from dataflow.events import EventLog
 from dataflow.host import Host
@@ -21,7 +22,7 @@ from dataflow.links import Links
 from dataflow.parts import make_chain, stream_parts
 from dataflow.plans import addresses_of
 from dataflow.segments import Segments
-from dataflow.stream import Stream, offers_of
+from dataflow.stream import Stream
 from dataflow.wire.allowance import PEERS_MAX
 from dataflow.wire.compression import CODES, COMPRESSIONS, compression
 from dataflow.wire.control import (
@@ -323,6 +324,7 @@ class Endpoint:
         self._clock = Clock()
         dataflow.links.clock_s = self._clock  # type: ignore[assignment]
         dataflow.stream.clock_s = self._clock  # type: ignore[assignment]
+        dataflow.attempts.clock_s = self._clock  # type: ignore[assignment]
         self._events = EventLog(None, "fuzz", {})
         self._sockets = Sockets({})
         self._sockets.told = self._was_sent
@@ -386,7 +388,7 @@ class Endpoint:
 
     def deep(self) -> None:
         stream, ledger = self._stream, self._stream._ledger
-        settled = sum(stream.counts.values())
+        settled = sum(stream.outcomes.counts.values())
         check(
             settled == ledger.settled == self._sink.next, "outcomes and settled differ"
         )
