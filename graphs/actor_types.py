@@ -19,7 +19,7 @@ from dataflow.errors import UnderstudyError, nearest
 from dataflow.graph import Actor, Port, TokenType
 from graphs.located_yaml import Place, Problems
 from graphs.onnx_model import Model, Tensor
-from graphs.split import copy_name
+from graphs.segment_file import copy_name
 from graphs.submodel import SubModel, submodel
 
 PATH_PARAMS = ("path", "model", "file")

@@ -104,7 +104,8 @@ def _opened(segment: Segment) -> Segment:
                 graph.initializer.append(numpy_helper.from_array(shape, name))
                 node.input[1] = name
     data = bytes(proto.SerializeToString(deterministic=True))
-    return replace(segment, build=lambda: data)
+    # The weights are in it: it is run at once, as devices run it.
+    return replace(segment, build=lambda _carry: data)
 
 
 def _try(segment: Segment, count: int) -> None:

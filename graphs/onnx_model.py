@@ -4,25 +4,30 @@ A tensor is *dynamic* when it depends on an input of the model. What does not (w
 constants, nodes that reshape weights) belongs to no side of a cut: it is copied to
 whichever side needs it.
 
+Weights in other files stay there until a segment that reads them is written. Sizes that
+are fixed are constant, however the exporter has them computed.
+
 The first dimension of an input may be open: it is the batch. Token types have it
 frozen to 1, one frame a token; the segments that are written keep it open, so that
 several firings can run as one batch.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import onnx
-from onnx import helper, shape_inference
+from onnx import helper
 
-from dataflow.errors import MisuseError, UnderstudyError, nearest
+from actors.trial import observed
+from dataflow.errors import UnderstudyError, nearest
 from dataflow.graph import TokenType
+from graphs import external
+from graphs.inference import Infos, dims_of, dtype_of, inferred, open_batch
+from graphs.model_file import inputs_of, read_proto
+from graphs.nodes import reads
 
-IR_VERSION_MIN = 4
-"""From here on initializers need not be listed as inputs."""
 _RANDOM = frozenset(
     (
         "Bernoulli",
@@ -33,8 +38,13 @@ _RANDOM = frozenset(
         "RandomUniformLike",
     )
 )
-_SMALL_ELEMENTS = 1024
-"""Initializers up to this size may hold shapes, which inference must see."""
+_DECIDED_BY_DATA = frozenset(
+    (
+        *("Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan"),
+        *("StringSplit", "Unique"),
+    )
+)
+"""Operators whose outputs may be of another size for every frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +68,17 @@ class Model:
         proto: Its content; not to be changed.
     """
 
-    def __init__(self, proto: onnx.ModelProto, where: str, sha256: str) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, where: str, sha256: str | Callable[[], str]
+    ) -> None:
         self.proto = proto
         self.where = where
-        self.sha256 = sha256
+        self._sha256 = sha256
         graph = proto.graph
         self.weights = {t.name for t in graph.initializer} | {
             t.values.name for t in graph.sparse_initializer
         }
-        # IR version 3 lists every initializer among the inputs as well.
-        self.inputs = tuple(i.name for i in graph.input if i.name not in self.weights)
+        self.inputs = inputs_of(proto)
         self.outputs = tuple(o.name for o in graph.output)
         self.nodes: tuple[onnx.NodeProto, ...] = tuple(graph.node)
         self.producer = {
@@ -76,61 +87,58 @@ class Model:
             for name in node.output
             if name
         }
-        self.reads = tuple(tuple(_reads(node)) for node in self.nodes)
+        self.reads = tuple(tuple(reads(node)) for node in self.nodes)
 
     @classmethod
-    def read(cls, path: Path) -> "Model":
-        """Return the model in the file `path`, external data included.
+    def read(cls, path: Path, sizes: Mapping[str, int] | None = None) -> "Model":
+        """Return the model in the file `path`; external data stays where it is.
+
+        Args:
+            path: The file.
+            sizes: Sizes for open dimensions of the inputs, by the dimension's name or,
+                if it has none, as ``input:axis``.
 
         Raises:
-            MisuseError: There is no such file.
+            MisuseError: There is no such file, or no such open dimension.
             UnderstudyError: It is not an ONNX model that can be run.
         """
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise MisuseError(
-                f"model {path}: cannot be read ({error.strerror}); "
-                "name a file that is there"
-            ) from None
-        try:
-            proto = onnx.load_model_from_string(raw)
-        except Exception:  # protobuf's DecodeError says nothing that helps
-            raise UnderstudyError(
-                f"model {path}: not an ONNX file; export the network as ONNX"
-            ) from None
-        digest = hashlib.sha256(raw)
-        external = [t for t in proto.graph.initializer if t.external_data]
-        if external:
-            try:
-                onnx.load_external_data_for_model(proto, str(path.parent))
-            except Exception as error:
-                raise UnderstudyError(
-                    f"model {path}: its external data cannot be read ({error}); "
-                    "put the weights beside the model"
-                ) from None
-            for tensor in external:
-                digest.update(tensor.raw_data)
-        if not proto.graph.node or not proto.graph.output:
-            raise UnderstudyError(
-                f"model {path}: has no nodes or no outputs; export the network as ONNX"
-            )
-        return cls(proto, str(path), digest.hexdigest())
+        proto, sha256 = read_proto(path, sizes or {})
+        return cls(proto, str(path), sha256)
+
+    @cached_property
+    def sha256(self) -> str:
+        return self._sha256 if isinstance(self._sha256, str) else self._sha256()
+
+    @cached_property
+    def weights_in_nodes(self) -> bool:
+        """Whether attributes of nodes hold weights that lie in other files."""
+        return any(map(external.is_external, external.nested(self.proto)))
+
+    @property
+    def folder(self) -> Path:
+        """Where the model's file and its external data lie."""
+        return Path(self.where).parent
 
     @cached_property
     def dynamic(self) -> frozenset[str]:
         """Names of the tensors that depend on an input of the model."""
         found = set(self.inputs)
-        for node, reads in zip(self.nodes, self.reads, strict=True):
-            if not found.isdisjoint(reads):
+        for node, read in zip(self.nodes, self.reads, strict=True):
+            if not found.isdisjoint(read):
                 found.update(name for name in node.output if name)
         return frozenset(found)
 
     @cached_property
     def random(self) -> frozenset[int]:
         """Indices of the nodes that draw random numbers."""
-        found = (i for i, node in enumerate(self.nodes) if node.op_type in _RANDOM)
-        return frozenset(found)
+        functions = {
+            (f.domain, f.name) for f in self.proto.functions if any(map(_draws, f.node))
+        }
+        return frozenset(
+            index
+            for index, node in enumerate(self.nodes)
+            if _draws(node) or (node.domain, node.op_type) in functions
+        )
 
     @cached_property
     def rank(self) -> Mapping[str, int]:
@@ -164,8 +172,8 @@ class Model:
         )
 
     def _token(self, name: str) -> TokenType:
-        info = self._frozen.get(name)
-        dims = None if info is None else _dims(info)
+        info = self._info(name)
+        dims = None if info is None else dims_of(info)
         if info is None or dims is None:
             raise UnderstudyError(
                 f"tensor '{name}': its shape cannot be inferred{self._because(name)}; "
@@ -175,10 +183,11 @@ class Model:
             if not isinstance(dim, int):
                 size = f"'{dim}'" if dim else "open"
                 raise UnderstudyError(
-                    f"tensor '{name}': dimension {index} is {size}, not a number; "
-                    f"export {self.where} with fixed sizes (the batch may stay open)"
+                    f"tensor '{name}': dimension {index} is {size}, not a number"
+                    f"{self._decided(name)}; export {self.where} with fixed sizes (the "
+                    "batch may stay open)"
                 )
-        dtype = _dtype(info)
+        dtype = dtype_of(info.type.tensor_type.elem_type)
         try:
             return TokenType.parse(f"{dtype}[{','.join(map(str, dims))}]")
         except UnderstudyError:
@@ -186,6 +195,55 @@ class Model:
                 f"tensor '{name}': elements of type {dtype} cannot be a token; "
                 "choose another tensor"
             ) from None
+
+    def _info(self, name: str) -> onnx.ValueInfoProto | None:
+        """Return the type of a tensor, one frame at a time: inferred, else observed."""
+        info = self._frozen.get(name)
+        if _has_size(info) or name in self.varying:
+            return info
+        return self._observed.get(name, info)
+
+    @cached_property
+    def varying(self) -> frozenset[str]:
+        """Names of tensors whose size the data may decide, and of what is made of them.
+
+        Of those behind, inference may still know the size.
+        """
+        found: set[str] = set()
+        for node, read in zip(self.nodes, self.reads, strict=True):
+            decided = node.op_type in _DECIDED_BY_DATA and not node.domain
+            if decided or not found.isdisjoint(read):
+                found.update(name for name in node.output if name)
+        return frozenset(found & self.dynamic)
+
+    @cached_property
+    def _observed(self) -> Infos:
+        """What a run says of tensors that inference says nothing of."""
+        wanted = {
+            name
+            for name in self.dynamic
+            if not _has_size(self._frozen.get(name)) and name not in self.varying
+        }
+        inputs = [self._frozen[name] for name in self.inputs]
+        if not wanted or not all(map(_has_size, inputs)):
+            return {}
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        proto.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in wanted - set(self.outputs)
+        )
+        tokens = {name: self._token(name) for name in self.inputs}
+        given = {name: (t.dtype, t.shape) for name, t in tokens.items()}
+        found = observed(proto.SerializeToString(), self.folder, given, wanted)
+        return {
+            name: helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(dtype), shape
+            )
+            for name, (dtype, shape) in found.items()
+        }
+
+    def _decided(self, name: str) -> str:
+        return " but decided by the data" if name in self.varying else ""
 
     def _because(self, name: str) -> str:
         """Say which node of a foreign domain may be why inference stopped."""
@@ -211,79 +269,25 @@ class Model:
         token = self._token(name)
         shape: list[int | str | None] = list(token.shape)
         opened = self._open.get(name)
-        dims = None if opened is None else _dims(opened)
+        dims = None if opened is None else dims_of(opened)
         if dims and len(dims) == len(shape) and dims[0] in self._batch:
             shape[0] = dims[0]
-        elem_type = self._frozen[name].type.tensor_type.elem_type
+        info = self._info(name)
+        assert info is not None
+        elem_type = info.type.tensor_type.elem_type
         return helper.make_tensor_value_info(name, elem_type, shape)
 
     @cached_property
     def _batch(self) -> frozenset[str]:
-        """Names of open first dimensions of the inputs."""
-        infos = (i for i in self.proto.graph.input if i.name in self.inputs)
-        first = (dims[0] for i in infos if (dims := _dims(i)))
-        return frozenset(d for d in first if isinstance(d, str) and d)
+        return open_batch(self.proto, self.inputs)
 
     @cached_property
-    def _frozen(self) -> Mapping[str, onnx.ValueInfoProto]:
-        return self._inferred(freeze=True)
+    def _frozen(self) -> Infos:
+        return inferred(self.proto, self.inputs, self.where, freeze=True)
 
     @cached_property
-    def _open(self) -> Mapping[str, onnx.ValueInfoProto]:
-        return self._inferred(freeze=False)
-
-    def _inferred(self, *, freeze: bool) -> Mapping[str, onnx.ValueInfoProto]:
-        skeleton = self._skeleton()
-        if freeze:
-            for info in skeleton.graph.input:
-                dims = info.type.tensor_type.shape.dim
-                if info.name in self.inputs and dims and dims[0].dim_value <= 0:
-                    dims[0].dim_value = 1
-            # The declared types of outputs and of what lies between may repeat the
-            # open batch; inference would keep that in place of the 1.
-            for info in (*skeleton.graph.output, *skeleton.graph.value_info):
-                for dim in info.type.tensor_type.shape.dim:
-                    if dim.dim_param in self._batch:
-                        dim.dim_value = 1
-        try:
-            inferred = shape_inference.infer_shapes(skeleton, data_prop=True).graph
-        except Exception as error:
-            raise UnderstudyError(
-                f"model {self.where}: its shapes contradict each other ({error}); "
-                "export it again"
-            ) from None
-        found = (*inferred.value_info, *inferred.output, *inferred.input)
-        return {info.name: info for info in found}
-
-    def _skeleton(self) -> onnx.ModelProto:
-        """Return the model with its large weights replaced by inputs of their type.
-
-        Inference copies the whole model; half a gigabyte of weights has no part in it.
-        """
-        version = max(self.proto.ir_version, IR_VERSION_MIN)
-        model = onnx.ModelProto(ir_version=version)
-        model.opset_import.extend(self.proto.opset_import)
-        model.functions.extend(self.proto.functions)
-        graph, source = model.graph, self.proto.graph
-        graph.name = source.name or "graph"
-        graph.node.extend(source.node)
-        graph.input.extend(i for i in source.input if i.name in self.inputs)
-        graph.output.extend(source.output)
-        graph.value_info.extend(source.value_info)
-        for tensor in source.initializer:
-            count = 1
-            for dim in tensor.dims:
-                count *= dim
-            if count <= _SMALL_ELEMENTS:
-                graph.initializer.append(tensor)
-            else:
-                graph.input.append(
-                    helper.make_tensor_value_info(
-                        tensor.name, tensor.data_type, tensor.dims
-                    )
-                )
-        graph.sparse_initializer.extend(source.sparse_initializer)
-        return model
+    def _open(self) -> Infos:
+        return inferred(self.proto, self.inputs, self.where, freeze=False)
 
     def interface(
         self, taps: Iterable[str] = ()
@@ -294,38 +298,14 @@ class Model:
         return inputs, tuple(self.tensor(name) for name in names)
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield what a node reads: its inputs, and what its subgraphs capture."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, attribute.g):
-            yield from _captures(graph)
+def _draws(node: onnx.NodeProto) -> bool:
+    """Say whether a node, or one of its subgraphs, draws random numbers."""
+    if node.op_type in _RANDOM:
+        return True
+    graphs = (g for a in node.attribute for g in (*a.graphs, a.g))
+    return any(_draws(inner) for graph in graphs for inner in graph.node)
 
 
-def _captures(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the names that a subgraph takes from outside (If, Loop, Scan)."""
-    own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
-    for node in graph.node:
-        yield from (name for name in _reads(node) if name not in own)
-        own.update(node.output)
-    yield from (o.name for o in graph.output if o.name not in own)
-
-
-def _dims(info: onnx.ValueInfoProto) -> list[int | str] | None:
-    """Return sizes, or names where open; None if not even the rank is known."""
-    if not info.type.HasField("tensor_type"):
-        return None
-    tensor_type = info.type.tensor_type
-    if not tensor_type.HasField("shape"):
-        return None
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param
-        for dim in tensor_type.shape.dim
-    ]
-
-
-def _dtype(info: onnx.ValueInfoProto) -> str:
-    elem_type = info.type.tensor_type.elem_type
-    if elem_type == onnx.TensorProto.STRING:  # NumPy would call it an object
-        return "string"
-    return str(helper.tensor_dtype_to_np_dtype(elem_type).name)
+def _has_size(info: onnx.ValueInfoProto | None) -> bool:
+    dims = None if info is None else dims_of(info)
+    return dims is not None and all(isinstance(dim, int) for dim in dims)

@@ -7,6 +7,7 @@ import onnx
 from onnx import helper
 
 from dataflow.errors import UnderstudyError
+from graphs.external import Carry
 from graphs.onnx_model import Model
 from graphs.split import Segment, front, needed, whole
 
@@ -61,8 +62,8 @@ def with_codec(
             renamed[behind] = names
     segment = whole(model, outputs, given)
 
-    def build() -> bytes:
-        return _rounded(segment.data, renamed, rounding)
+    def build(carry: Carry) -> bytes:
+        return _rounded(segment.build(carry), renamed, rounding)
 
     return replace(segment, build=build)
 

@@ -19,13 +19,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-import onnx
-from onnx import helper
-
 from dataflow.errors import UnderstudyError
-from graphs.onnx_model import IR_VERSION_MIN, Model, Tensor
+from graphs.external import Carry, SharedWeights, inlined
+from graphs.onnx_model import Model, Tensor
+from graphs.segment_file import copy_name, segment_file
 
-SPLITTER_VERSION = 1
+SPLITTER_VERSION = 2
 """Part of a segment's identity: raise it when the same cut means other nodes."""
 
 
@@ -39,26 +38,34 @@ class Segment:
             the model makes them. They are the outputs' own names, save where a segment
             hands on its input.
         model: What it is a part of.
-        build: Returns the ONNX file.
+        build: Returns the ONNX file, with the weights as a function gives them.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     made: tuple[str, ...]
     model: Model
-    build: Callable[[], bytes] = field(repr=False)
+    build: Callable[[Carry], bytes] = field(repr=False)
 
     @cached_property
     def data(self) -> bytes:
-        """The ONNX file. The same cut of the same model gives the same bytes.
+        """The ONNX file, weights included: all that a device needs.
 
-        Built when first asked for: it copies the weights, and most segments that a
-        search looks at, or that become part of a larger one, are never run.
+        The same cut of the same model gives the same bytes. Built when first asked for:
+        it copies the weights, and most segments that a search looks at, or that become
+        part of a larger one, are never run.
 
         Raises:
             UnderstudyError: It would be larger than one file can be.
         """
-        return self.build()
+        return self.build(partial(inlined, folder=self.model.folder))
+
+    def referring(self, weights: SharedWeights) -> bytes:
+        """Return the ONNX file without its weights, which `weights` takes in.
+
+        It computes the same as `data`, beside the file of `weights` only.
+        """
+        return self.build(weights.carry)
 
     @cached_property
     def sha256(self) -> str:
@@ -107,14 +114,6 @@ class Split:
     def cut(self) -> tuple[Tensor, ...]:
         """The first one."""
         return self.cuts[0]
-
-
-def copy_name(tensor: str) -> str:
-    """Return the name under which a segment hands on one of its own inputs.
-
-    An output of an ONNX graph may not share the name of an input.
-    """
-    return f"{tensor}_copy"
 
 
 def whole(
@@ -168,7 +167,7 @@ def split(
             f"{quoted(passing)} bypasses it; cut at a tensor behind the place where "
             f"they meet, or at all of [{both}]"
         )
-    if drawn := drawn_twice(model, cut, behind):
+    if drawn := drawn_twice(model, (*cut, *in_front), behind):
         raise UnderstudyError(
             f"cut {quoted(cut)}: both sides would draw the random numbers of "
             f"'{drawn}', and not the same; cut elsewhere"
@@ -258,11 +257,20 @@ def bypassing(
     return in_order(model, read & known)
 
 
-def drawn_twice(model: Model, cut: Sequence[str], behind: Sequence[str]) -> str | None:
-    """Return a random tensor that both sides of a cut would draw, if there is one."""
+def drawn_twice(
+    model: Model, in_front: Sequence[str], behind: Sequence[str]
+) -> str | None:
+    """Return a random tensor that both sides of a cut would draw, if there is one.
+
+    Args:
+        model: What is cut.
+        in_front: What the head makes.
+        behind: What the tail makes, from some of that.
+    """
     if not model.random:
         return None
-    both = model.random & needed(model, cut, ()) & needed(model, behind, cut)
+    head = needed(model, in_front, ())
+    both = model.random & head & needed(model, behind, in_front)
     return str(model.nodes[min(both)].output[0]) if both else None
 
 
@@ -296,7 +304,7 @@ def _segment(model: Model, given: Sequence[str], outputs: Sequence[str]) -> Segm
         ),
         made=tuple(made),
         model=model,
-        build=partial(_file, model, nodes, inputs, made, copied, read),
+        build=partial(segment_file, model, nodes, inputs, made, copied, read),
     )
 
 
@@ -312,49 +320,3 @@ def _check_closed(
             f"tensor '{min(missing)}': read by a node, but nothing makes it; "
             "the model is not valid ONNX"
         )
-
-
-def _file(
-    model: Model,
-    nodes: Iterable[int],
-    inputs: Iterable[str],
-    made: Iterable[str],
-    copied: Collection[str],
-    read: Collection[str],
-) -> bytes:
-    """Return the ONNX file of a segment."""
-    proto = onnx.ModelProto(
-        ir_version=max(model.proto.ir_version, IR_VERSION_MIN),
-        producer_name="understudy",
-    )
-    proto.opset_import.extend(model.proto.opset_import)
-    proto.functions.extend(model.proto.functions)
-    graph = proto.graph
-    graph.name = model.proto.graph.name or "graph"
-    graph.node.extend(model.nodes[index] for index in nodes)
-    for name in copied:
-        graph.node.append(helper.make_node("Identity", [name], [copy_name(name)]))
-    _copy_weights(model, graph, read)
-    graph.input.extend(model.written(name) for name in inputs)
-    for name in made:
-        info = model.written(name)
-        info.name = copy_name(name) if name in copied else name
-        graph.output.append(info)
-    try:
-        return bytes(proto.SerializeToString(deterministic=True))
-    except ValueError:
-        raise UnderstudyError(
-            f"model {model.where}: a part of it is larger than 2 GB, which one ONNX "
-            "file cannot hold; cut it into smaller parts"
-        ) from None
-
-
-def _copy_weights(model: Model, graph: onnx.GraphProto, read: Collection[str]) -> None:
-    source = model.proto.graph
-    graph.initializer.extend(t for t in source.initializer if t.name in read)
-    graph.sparse_initializer.extend(
-        t for t in source.sparse_initializer if t.values.name in read
-    )
-    graph.quantization_annotation.extend(
-        a for a in source.quantization_annotation if a.tensor_name in read
-    )

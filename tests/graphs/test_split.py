@@ -374,6 +374,22 @@ def test_external_data_is_read_and_is_part_of_the_identity(residual: Path) -> No
     assert np.array_equal(
         run(whole(model).data, x)["y"], run(residual.read_bytes(), x)["y"]
     )
+    before = model.sha256
     weights = beside.with_name("weights.bin")
     weights.write_bytes(weights.read_bytes()[::-1])
-    assert Model.read(beside).sha256 != model.sha256
+    assert Model.read(beside).sha256 != before
+
+
+def test_external_data_that_changed_after_the_model_was_read_is_refused(
+    residual: Path,
+) -> None:
+    beside = residual.with_name("external.onnx")
+    proto = onnx.load_model_from_string(residual.read_bytes())
+    onnx.save_model(
+        proto, str(beside), save_as_external_data=True, location="w", size_threshold=0
+    )
+    model = Model.read(beside)
+    weights = beside.with_name("w")
+    weights.write_bytes(weights.read_bytes()[::-1])
+    with pytest.raises(UnderstudyError, match="was changed since the model was read"):
+        _ = model.sha256

@@ -1,0 +1,125 @@
+"""Reading the file of a model: without its weights in other files, sizes settled."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import onnx
+
+from dataflow.errors import MisuseError, UnderstudyError
+from graphs import external
+from graphs.inference import dims_of, inferred
+from graphs.sizes import settle
+
+_FILE_BYTES_MAX = 2**31 - 1
+"""What protobuf can read."""
+
+
+def read_proto(
+    path: Path, sizes: Mapping[str, int]
+) -> tuple[onnx.ModelProto, Callable[[], str]]:
+    """Return the model in a file, and what returns the SHA-256 of all that it holds.
+
+    Args:
+        path: The file.
+        sizes: For open dimensions of its inputs.
+
+    Raises:
+        MisuseError: There is no such file, or no such open dimension.
+        UnderstudyError: It is not an ONNX model that can be run.
+    """
+    raw = _content(path)
+    try:
+        proto = onnx.load_model_from_string(raw)
+    except Exception:  # protobuf's DecodeError says nothing that helps
+        raise UnderstudyError(
+            f"model {path}: not an ONNX file; export the network as ONNX"
+        ) from None
+    if not proto.graph.node or not proto.graph.output:
+        raise UnderstudyError(
+            f"model {path}: has no nodes or no outputs; export the network as ONNX"
+        )
+    digest = hashlib.sha256(raw)
+    try:
+        regions = _located(proto, path.parent)
+    except UnderstudyError as error:
+        raise UnderstudyError(f"model {path}: {error}") from None
+    if sizes:
+        _fix(proto, sizes, str(path))
+        digest.update(repr(sorted(sizes.items())).encode())
+    inputs = inputs_of(proto)
+
+    def shapes() -> Mapping[str, list[int | str]]:
+        infos = inferred(proto, inputs, str(path), freeze=False)
+        found = {name: dims_of(info) for name, info in infos.items()}
+        return {name: dims for name, dims in found.items() if dims is not None}
+
+    settle(proto, shapes)
+    return proto, partial(_finished, digest, regions)
+
+
+def _located(proto: onnx.ModelProto, folder: Path) -> list[external.Region]:
+    """Return where the weights lie that are in other files; take in small ones."""
+    tensors = (*proto.graph.initializer, *external.nested(proto))
+    apart = [tensor for tensor in tensors if external.is_external(tensor)]
+    regions = [external.region(tensor, folder) for tensor in apart]
+    for tensor in apart:
+        if external.nbytes(tensor) <= external.INLINE_BYTES_MAX:
+            tensor.CopyFrom(external.inlined(tensor, folder))
+    return regions
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _FILE_BYTES_MAX:
+            raise UnderstudyError(
+                f"model {path}: is larger than 2 GB, which no ONNX file can be; "
+                "export it with its weights as external data"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise MisuseError(
+            f"model {path}: cannot be read ({error.strerror}); "
+            "name a file that is there"
+        ) from None
+
+
+def _finished(digest: "hashlib._Hash", regions: Iterable[external.Region]) -> str:
+    """Return the digest of the model's file and of its external data."""
+    whole = digest.copy()
+    for region in regions:
+        for piece in region.pieces():
+            whole.update(piece)
+    return whole.hexdigest()
+
+
+def inputs_of(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the inputs that are no weights; IR version 3 lists those as well."""
+    graph = proto.graph
+    weights = {t.name for t in graph.initializer}
+    weights |= {t.values.name for t in graph.sparse_initializer}
+    return tuple(i.name for i in graph.input if i.name not in weights)
+
+
+def _fix(proto: onnx.ModelProto, sizes: Mapping[str, int], where: str) -> None:
+    """Give open dimensions of the inputs a size, and those of the same name."""
+    graph = proto.graph
+    dims = {
+        dim.dim_param or f"{info.name}:{axis}": dim
+        for info in graph.input
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim)
+        if not dim.HasField("dim_value")
+    }
+    for name, size in sizes.items():
+        if name not in dims:
+            known = ", ".join(dims) or "none"
+            raise MisuseError(
+                f"dimension '{name}': not open in an input of {where}; open are: "
+                f"{known}"
+            )
+        dims[name].dim_value = size
+    for info in (*graph.input, *graph.output, *graph.value_info):
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
