@@ -370,6 +370,7 @@ def test_help_names_every_command_in_the_order_of_use() -> None:
     names = [line.split()[0] for line in text.splitlines()]
     assert names == [
         "demo",
+        "explore",
         "check",
         "draw",
         "simulate",

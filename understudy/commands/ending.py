@@ -93,11 +93,20 @@ def end(judged: "Judged", json_file: Path | None, figures: dict[str, Any]) -> No
     for complaint in (*judged.trouble, *judged.unwritten):
         complain(complaint)
     if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(figures, indent=1) + "\n")
-        except OSError as error:
-            raise UnderstudyError(
-                f"{json_file}: cannot be written ({error.strerror}); name another "
-                "file, on a disk with room"
-            ) from None
+        write_file(json_file, json.dumps(figures, indent=1) + "\n")
     sys.exit(0 if judged.good else 1)
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a file of results.
+
+    Raises:
+        UnderstudyError: It cannot be written.
+    """
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise UnderstudyError(
+            f"{file}: cannot be written ({error.strerror}); name another "
+            "file, on a disk with room"
+        ) from None

@@ -1,0 +1,313 @@
+"""What an exploration chooses from: places to cut, and what a device takes up to them.
+
+Every useful cut of the model is one. So are the two ends: the model's input (all of it
+is computed by the next device) and its output (all of it was computed by this one).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from dataflow.errors import UnderstudyError
+from dataflow.graph import TokenType
+from graphs.cuts import Cut, cuts
+from graphs.onnx_model import Model
+from graphs.split import front, needed
+from understudy.costs import Crossing, Part
+from understudy.profile_file import CutTime, Profile, Source
+
+Kind = Literal["single", "multi", "raw", "jpeg", "input", "local"]
+"""A cut of one tensor or of several; all remote, where the frame goes as the camera has
+it, as JPEG, or as the tensor that the model takes; and all local."""
+
+REMOTE = ("raw", "jpeg", "input")
+
+PROFILE_ERRORS = 0.05, 0.10
+"""Of head and tail where only the nodes' times are known: means over five networks were
+0.043 and 0.091."""
+CODECS = ("none", "lz4", "zstd", "float16", "float16+lz4", "float16+zstd", "int8",
+          "int8+lz4", "int8+zstd")  # fmt: skip
+"""Those that a deployment knows, the plain one first."""
+LOSSLESS = ("none", "lz4", "zstd")
+INT8_HEADER = 8
+
+
+# No slots: cached_property needs an instance dictionary.
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A place where the work can pass from one device to the next.
+
+    Attributes:
+        depth: Share of the model's nodes in front of it.
+        bytes: What crosses for a frame, as it is computed.
+        raw_input: The input leaves the device, as it is or rearranged.
+        answer_bytes: Of the model's outputs that are made behind it.
+        fixed: Crosses as it is: no codec of ours makes it smaller.
+    """
+
+    model: Model
+    label: str
+    kind: Kind
+    tensors: tuple[str, ...]
+    depth: float
+    bytes: int
+    raw_input: bool
+    answer_bytes: int
+    notes: tuple[str, ...] = ()
+    fixed: bool = False
+
+    @cached_property
+    def nodes(self) -> frozenset[int]:
+        """Indices of the model's nodes that run in front of it."""
+        if self.kind in REMOTE:
+            return frozenset()
+        if self.kind == "local":
+            return frozenset(range(len(self.model.nodes)))
+        made = front(self.model, self.tensors, self.model.outputs)
+        return frozenset(needed(self.model, (*self.tensors, *made), ()))
+
+    def makes(self, tensor: str) -> bool:
+        """Say whether `tensor` is made in front of it."""
+        return self.model.producer.get(tensor, -1) in self.nodes
+
+    @cached_property
+    def tokens(self) -> tuple[TokenType, ...]:
+        return tuple(self.model.tensor(name).token for name in self.tensors)
+
+
+def places(
+    model: Model, *, answer_bytes: int | None = None, jpeg_bytes: int | None = None
+) -> tuple[Place, ...]:
+    """Return the places of a model, from all remote to all local.
+
+    Args:
+        model: What is explored.
+        answer_bytes: What comes back of a frame; None: the model's outputs.
+        jpeg_bytes: Of a frame as JPEG; None: that way is not looked at.
+    """
+    sizes = {name: model.tensor(name).token.nbytes for name in model.outputs}
+
+    def answer(behind: Iterable[str]) -> int:
+        whole = sum(sizes[name] for name in behind)
+        return whole if answer_bytes is None else answer_bytes
+
+    found = list(cuts(model))
+    total = max((cut.nodes for cut in found), default=1) + 1
+    every = answer(model.outputs)
+    chosen = list(_remote(model, every, jpeg_bytes))
+    for cut in found:
+        if cut.useful and cut.bytes is not None:
+            made = front(model, cut.tensors, model.outputs)
+            behind = [name for name in model.outputs if name not in made]
+            chosen.append(_cut(model, cut, total, answer(behind)))
+    chosen.append(Place(model, "all local", "local", (), 1.0, 0, False, 0))
+    return tuple(chosen)
+
+
+def _cut(model: Model, cut: Cut, total: int, answer_bytes: int) -> Place:
+    assert cut.bytes is not None
+    return Place(
+        model,
+        " + ".join(cut.tensors),
+        "single" if len(cut.tensors) == 1 else "multi",
+        cut.tensors,
+        cut.nodes / total,
+        cut.bytes,
+        cut.raw_input,
+        answer_bytes,
+        cut.notes,
+    )
+
+
+def _remote(model: Model, answer_bytes: int, jpeg_bytes: int | None) -> Iterable[Place]:
+    tokens = [model.tensor(name).token for name in model.inputs]
+    size = sum(token.nbytes for token in tokens)
+    frame = _frame_bytes(tokens)
+    if frame is not None:
+        yield Place(
+            model, "send raw (uint8)", "raw", model.inputs, 0.0, frame, True,
+            answer_bytes, fixed=True,
+        )  # fmt: skip
+    if jpeg_bytes is not None:
+        yield Place(
+            model, "send JPEG", "jpeg", model.inputs, 0.0, jpeg_bytes, True,
+            answer_bytes, ("without the time that JPEG takes",), fixed=True,
+        )  # fmt: skip
+    kinds = " + ".join(dict.fromkeys(token.dtype for token in tokens))
+    yield Place(
+        model, f"all remote ({kinds} input)", "input", model.inputs, 0.0, size, True,
+        answer_bytes,
+    )  # fmt: skip
+
+
+def _frame_bytes(tokens: Sequence[TokenType]) -> int | None:
+    """Return the size of a frame as a camera has it; None if the input is no picture.
+
+    A picture is float32 [1, C, H, W] or [1, H, W, C] with 1 or 3 channels.
+    """
+    if len(tokens) != 1 or tokens[0].dtype != "float32":
+        return None
+    shape = tokens[0].shape
+    picture = len(shape) == 4 and shape[0] == 1 and {1, 3} & {shape[1], shape[3]}
+    return tokens[0].nbytes // 4 if picture else None
+
+
+@dataclass(frozen=True, eq=False)
+class Device:
+    """A device with the profile of the model on it.
+
+    Attributes:
+        file: Of the profile.
+        factor: How much slower than the profile it is taken to be.
+        scaled: Why its times are not those of the profile; empty: they are.
+    """
+
+    name: str
+    file: str
+    profile: Profile
+    factor: float = 1.0
+    scaled: str = ""
+
+    @cached_property
+    def _times(self) -> Mapping[tuple[str, ...], CutTime]:
+        return {cut.tensors: cut for cut in self.profile.cuts}
+
+    @cached_property
+    def whole_mb(self) -> float:
+        """Weights and activations of the whole model: no part of it has more."""
+        return max((max(c.head_mb, c.tail_mb) for c in self.profile.cuts), default=0.0)
+
+    def time(self, place: Place) -> CutTime | None:
+        """Return what the profile has of a cut; None: nothing."""
+        return self._times.get(place.tensors)
+
+    def knows(self, place: Place) -> bool:
+        return place.kind not in ("single", "multi") or self.time(place) is not None
+
+    def source(self, places: Collection[Place]) -> Source | Literal["modelled"]:
+        """Return where the times at these places come from, the weakest of them."""
+        if self.scaled:
+            return "modelled"
+        times = [self.time(place) for place in places if place.tensors]
+        sources = {time.source for time in times if time is not None}
+        for weak in ("profile", "interpolated"):
+            if weak in sources:
+                return weak
+        return "measured"
+
+    def part(self, start: Place | None, end: Place | None) -> Part:
+        """Return what it takes from one place to another.
+
+        Args:
+            start: None: from the input.
+            end: None: to the answer.
+        """
+        if end is not None and (end is start or end.kind in REMOTE):
+            return Part(self.name, 0.0, 0.0, 0.0)
+        ms, error_ms, memory_mb = self._between(_inner(start), _inner(end))
+        return Part(self.name, ms * self.factor, error_ms * self.factor, memory_mb)
+
+    def _between(
+        self, start: Place | None, end: Place | None
+    ) -> tuple[float, float, float]:
+        first = self.time(start) if start is not None else None
+        last = self.time(end) if end is not None else None
+        whole = self.profile.whole.min_ms
+        if first is None and last is None:
+            return whole, 0.0, self.whole_mb
+        if last is None and first is not None:
+            return first.tail_ms, _error_ms(first, "tail"), first.tail_mb
+        if first is None and last is not None:
+            return last.head_ms, _error_ms(last, "head"), last.head_mb
+        assert first is not None
+        assert last is not None
+        # Two cuts, so two ways to know it: by the heads and by the tails.
+        by_heads = last.head_ms - first.head_ms
+        by_tails = first.tail_ms - last.tail_ms
+        ms = max(0.0, (by_heads + by_tails) / 2 + self.profile.boundary_ms)
+        error_ms = abs(by_heads - by_tails) / 2
+        memory_mb = max(0.0, last.head_mb + first.tail_mb - self.whole_mb)
+        return ms, error_ms, memory_mb
+
+
+def _inner(place: Place | None) -> Place | None:
+    """Return a place if it lies inside the model."""
+    return None if place is None or place.kind not in ("single", "multi") else place
+
+
+def _error_ms(time: CutTime, side: Literal["head", "tail"]) -> float:
+    if side == "head":
+        known, ms, usual = time.head_error, time.head_ms, PROFILE_ERRORS[0]
+    else:
+        known, ms, usual = time.tail_error, time.tail_ms, PROFILE_ERRORS[1]
+    return (usual if known is None else known) * ms
+
+
+def crossings(
+    place: Place, near: Device, far: Device, codecs: Collection[str]
+) -> tuple[Crossing, ...]:
+    """Return the ways in which a frame can cross at a place: one a codec.
+
+    A codec is looked at if both devices have its times, and its size is known: that of
+    float16 and int8 follows from the types, any other was measured on a frame. Where
+    none of those allowed is left, the frame crosses as it is.
+
+    Args:
+        place: Where.
+        near: Encodes.
+        far: Decodes.
+        codecs: Those allowed.
+    """
+    plain = Crossing(place.tensors, place.bytes, place.bytes, place.answer_bytes)
+    if place.fixed:
+        return (plain,)
+    found = [plain] if "none" in codecs else []
+    time = near.time(place) or far.time(place)
+    measured = time.wire if time is not None else {}
+    mb = place.bytes / 1e6
+    for codec in CODECS[1:]:
+        size = measured.get(codec) or _coded_bytes(codec, place.tokens)
+        encode, decode = (d.profile.codecs.get(codec) for d in (near, far))
+        if codec in codecs and size and encode and decode:
+            found.append(
+                Crossing(
+                    place.tensors,
+                    place.bytes,
+                    size,
+                    place.answer_bytes,
+                    codec,
+                    encode.encode_us_per_mb * mb / 1e3 * near.factor,
+                    decode.decode_us_per_mb * mb / 1e3 * far.factor,
+                )
+            )
+    return tuple(found) or (plain,)
+
+
+def _coded_bytes(codec: str, tokens: Iterable[TokenType]) -> int | None:
+    if codec not in ("float16", "int8"):
+        return None
+    size = 0
+    for token in tokens:
+        if token.dtype != "float32":
+            size += token.nbytes
+        elif codec == "float16":
+            size += token.nbytes // 2
+        else:
+            size += token.nbytes // 4 + INT8_HEADER
+    return size
+
+
+def check_same(model: Model, devices: Iterable[Device]) -> None:
+    """Check that profiles are of this model.
+
+    Raises:
+        UnderstudyError: One is of another.
+    """
+    for device in devices:
+        other = device.profile.model
+        if other.sha256 != model.sha256:
+            raise UnderstudyError(
+                f"profile '{device.name}': of {other.file} ({other.sha256:.12}), not "
+                f"of {model.where} ({model.sha256:.12}); profile this model there"
+            )
