@@ -323,7 +323,8 @@ class Host:
     def give(self, passed: Passed, answer: Header, frames: Sequence[Any]) -> None:
         """Hand the answer of the next server on to whoever sent the token here."""
         session, header = passed.session, passed.header
-        reply = passed.answered(answer, self.sessions.answered(session, header))
+        limit = self.sessions.answered(session, header)
+        reply = passed.answered(answer, limit, clock_s())
         self.answered += 1
         self.sent_bytes += HEADER_BYTES + reply.payload_bytes
         self._transport.reply(session.lane, [reply.pack(), *frames])

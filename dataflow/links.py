@@ -7,6 +7,7 @@ streams told that a peer is there, suspect or dead. The serving half is `host`.
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from dataflow.clock import now_s as clock_s
@@ -41,12 +42,14 @@ from dataflow.wire.link_states import (
     Lane,
     Measured,
     Probe,
+    Rated,
     Refused,
     Send,
     State,
     Suspect,
     Up,
 )
+from dataflow.wire.rate import LinkRate
 from dataflow.wire.transport import Transport
 
 ABOUT_CHARS_MAX = 4096
@@ -184,6 +187,7 @@ class Links:
         if sent:
             size = HEADER_BYTES + header.payload_bytes
             self.meters[link.peer].sent_bytes += size
+            link.sent(header, clock_s())
         else:
             self._do(link, link.blocked(clock_s()))
         return sent
@@ -203,6 +207,8 @@ class Links:
                 "state": link.state.value,
                 "session": link.session,
                 "refused": link.refused,
+                "heartbeat_ms": link.heartbeat.timeout_ms,
+                "rate": None if link.rate is None else asdict(link.rate),
             }
             for peer, link in self.by_peer.items()
         }
@@ -229,6 +235,7 @@ class Links:
         elif header.kind is Kind.PROBED:
             self._do(link, link.probed(header.session, now_s))
         elif header.kind in (Kind.ANSWER, Kind.NACK):
+            self._do(link, link.answered(header, now_s))
             for stream in self._streams:
                 if stream.attempts.owns(header.stream):
                     stream.attempts.answer(link, header, frames[1:], now_s)
@@ -274,15 +281,16 @@ class Links:
     def _do(self, link: Link, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case Dial():
-                    self._transport.dial(link.peer, self._address(link))
+                case Dial(_, heartbeat):
+                    self._transport.dial(link.peer, self._address(link), heartbeat)
                 case Close():
                     self._transport.hang_up(link.peer)
                 case Send(message):
                     self._transport.send(link.peer, "control", [pack_control(message)])
-                case Probe(session):
-                    probe = Header(kind=Kind.PROBE, session=session)
-                    self._transport.send(link.peer, "data", [probe.pack()])
+                case Probe(session, _, size):
+                    probe = Header(kind=Kind.PROBE, session=session).pack()
+                    frames = [probe, bytes(size)] if size else [probe]
+                    self._transport.send(link.peer, "data", frames)
                 case Up(session, away_s):
                     self._up(link, session, away_s)
                 case Suspect():
@@ -291,6 +299,8 @@ class Links:
                     self._dead(link, session)
                 case Refused(why):
                     self._events.write("link.refused", peer=link.peer, error=why)
+                case Rated(rate):
+                    self._rated(link, rate)
                 case Measured(offset):
                     self._events.write(
                         "link.clock",
@@ -298,6 +308,18 @@ class Links:
                         offset_s=offset.offset_s,
                         error_s=offset.error_s,
                     )
+
+    def _rated(self, link: Link, rate: LinkRate) -> None:
+        """A link's rate is known: bound what is in flight, unless it is a fast one."""
+        if rate.flight_bytes is not None:
+            self._transport.bound(link.peer, rate.flight_bytes)
+        self._events.write(
+            "link.rate",
+            peer=link.peer,
+            bytes_s=rate.bytes_s,
+            rtt_s=rate.rtt_s,
+            heartbeat_ms=link.heartbeat.timeout_ms,
+        )
 
     def _up(self, link: Link, session: int, away_s: float | None) -> None:
         if away_s is None:

@@ -123,6 +123,12 @@ METRICS: Mapping[str, Metric] = {
     "understudy_link_round_trip_seconds": Metric(
         "gauge", ("peer",), "What two beats spend on their way, at best, of late."
     ),
+    "understudy_link_rate_bytes_per_second": Metric(
+        "gauge", ("peer",), "What the link carries, as far as it was ever full."
+    ),
+    "understudy_link_heartbeat_timeout_seconds": Metric(
+        "gauge", ("peer",), "Silence of the control lane after which a peer is lost."
+    ),
     "understudy_link_clock_offset_seconds": Metric(
         "gauge",
         ("peer",),
@@ -238,6 +244,11 @@ def of_links(links: Links) -> Iterator[Sample]:
             round_trip_s, offset_s = offset.round_trip_s, offset.offset_s
             yield Sample("understudy_link_round_trip_seconds", (peer,), round_trip_s)
             yield Sample("understudy_link_clock_offset_seconds", (peer,), offset_s)
+        if (rate := link.rate) is not None:
+            bytes_s = rate.bytes_s
+            yield Sample("understudy_link_rate_bytes_per_second", (peer,), bytes_s)
+        timeout_s = link.heartbeat.timeout_ms / 1e3
+        yield Sample("understudy_link_heartbeat_timeout_seconds", (peer,), timeout_s)
         sent, received = meter.sent_bytes, meter.received_bytes
         yield Sample("understudy_link_sent_bytes_total", (peer,), sent)
         yield Sample("understudy_link_received_bytes_total", (peer,), received)

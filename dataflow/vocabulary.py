@@ -182,6 +182,20 @@ DEVICE_EVENTS: Mapping[str, EventKind] = {
         logging.DEBUG,
         frequent=True,
     ),
+    "link.rate": EventKind(
+        "What a link carries was learned, or has changed by half.",
+        {
+            "peer": _PEER,
+            "bytes_s": ("number", "bytes a second, at least"),
+            "rtt_s": ("number", "s: round trip of a short message"),
+            "heartbeat_ms": ("number", "ms: timeout of the session's heartbeat"),
+        },
+        lambda record: (
+            f"the link to {record['peer']} carries {record['bytes_s'] * 8e-6:.3g} "
+            f"Mbit/s, round trip {record['rtt_s'] * 1e3:.3g} ms"
+        ),
+        frequent=True,
+    ),
     "link.ways": EventKind(
         "What can be reached behind a peer, which passes tokens on, has changed.",
         {

@@ -129,6 +129,22 @@ class Connections:
         for key in {c.key for c in self._open.values()} - {"", *keys}:
             self._close_key(key, "key not allowed any more")
 
+    def bound(self, fd: int, flight_bytes: int) -> None:
+        """Let TCP have at most so much in flight on a connection, each way.
+
+        What we send is bounded by what the kernel keeps of it, which it counts about
+        twice; what we are sent by the window that we advertise. Both can be changed
+        while the connection lives, which ZeroMQ's options cannot.
+        """
+        found = self._open.get(fd)
+        if found is None:
+            return
+        with suppress(OSError), _end(fd) as end:
+            if end.getpeername() == found.name:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, flight_bytes)
+                clamp = socket.TCP_WINDOW_CLAMP
+                end.setsockopt(socket.IPPROTO_TCP, clamp, flight_bytes)
+
     def _bound(self, key: str) -> None:
         """Close the oldest connections of a key that has too many."""
         theirs = [f for f, c in self._open.items() if c.key == key and not c.closed]

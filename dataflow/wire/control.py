@@ -75,7 +75,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """Either side, every 50 ms, from the thread that serves the links."""
+    """Dialling side, every 50 ms; the other answers each at once, and tells news."""
 
     kind: ClassVar[str] = "beat"
     session: int
@@ -86,8 +86,6 @@ class Beat:
     """Age of the firing under way; 0: none."""
     usual_ms: int = 0
     """What that firing takes at best."""
-    heard_ms: int = 0
-    """Since the sender last heard from its peer: links fall silent one way too."""
     dead: tuple[str, ...] = ()
     """Ways behind the sender that no token can take, see `wire.relay`."""
     about: str = ""
@@ -287,7 +285,6 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "queue": lambda v: _uint(v, 32),
     "age_ms": lambda v: _uint(v, 32),
     "usual_ms": lambda v: _uint(v, 32),
-    "heard_ms": lambda v: _uint(v, 32),
     "clock_us": lambda v: _uint(v, 64),
     "echo_us": lambda v: _uint(v, 64),
     "held_us": lambda v: _uint(v, 64),

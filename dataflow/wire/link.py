@@ -26,6 +26,7 @@ from dataflow.wire.control import (
     Welcome,
 )
 from dataflow.wire.credit import Credit
+from dataflow.wire.header import Header, Kind
 from dataflow.wire.link_states import (
     TRANSITIONS,
     Action,
@@ -38,6 +39,7 @@ from dataflow.wire.link_states import (
     LinkError,
     Measured,
     Probe,
+    Rated,
     Refused,
     Send,
     State,
@@ -45,22 +47,24 @@ from dataflow.wire.link_states import (
     Up,
 )
 from dataflow.wire.peer_clock import PeerClock
+from dataflow.wire.pulse import Pulse
+from dataflow.wire.rate import PROBE_BYTES, LinkRate, RateMeter
 from dataflow.wire.timers import (
     BACKOFF_MAX_S,
-    BEAT_S,
     DIAL_AGAIN_S,
     DIAL_TIMEOUT_S,
     HANDSHAKES_FAILED,
-    HEARTBEAT_S,
+    HEARTBEAT,
+    LONGER,
     MEASURE_AGAIN_S,
     MEASURE_S,
     PROBES,
     REFUSED_AGAIN_S,
-    SILENT_S,
     SLOW_FACTOR,
     SLOW_FIRING_MS,
     STABLE_S,
     SUSPECT_S,
+    Heartbeat,
 )
 
 _NOTHING: frozenset[str] = frozenset()
@@ -111,11 +115,18 @@ class Link(Credit):
         self._dial_at_s = now_s
         self._since_s = now_s
         self._heard_s = now_s
-        self._beat_at_s = now_s
-        self._steady_s = now_s
-        """Since when we beat without a pause."""
-        self.clock = PeerClock()
+        self._pulse = Pulse(now_s)
         self._measure_at_s = now_s
+        self._meter = RateMeter()
+        self._told_rate: LinkRate | None = None
+        """Told in this session."""
+        self._heartbeat = HEARTBEAT
+        """Of this session."""
+        self._widened = 1
+        """How often the timeout of sessions was doubled that never became ready."""
+        self._probed_s = now_s
+        self._opened_s = float("inf")
+        """When both lanes of the session were open."""
         self._lost_s: float | None = None
         self._up_s: float | None = None
         self._history: deque[str] = deque(maxlen=20)
@@ -144,17 +155,51 @@ class Link(Credit):
         if self.unreachable is not None:
             self.unreachable |= {way}
 
+    @property
+    def clock(self) -> PeerClock:
+        """How the peer's clock differs from ours, by the beats of the session."""
+        return self._pulse.clock
+
+    @property
+    def rate(self) -> LinkRate | None:
+        """What the link carries; None: not known yet."""
+        return self._meter.rate
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """Periods of the session's ZMTP heartbeat."""
+        return self._heartbeat
+
+    def wait_s(self, size: int, now_s: float) -> float:
+        """Return how long a token of `size` bytes would be on a slow link; else 0."""
+        return self._meter.wait_s(size, now_s)
+
+    def sent(self, header: Header, now_s: float) -> None:
+        """A token was handed to the data lane."""
+        key = header.stream, header.ordinal
+        self._meter.sent(key, header.payload_bytes, now_s)
+
+    def answered(self, header: Header, now_s: float) -> Sequence[Action]:
+        """An answer, or a NACK, came on the data lane of the session."""
+        key = header.stream, header.ordinal
+        if header.kind is not Kind.ANSWER:
+            self._meter.forget(key)
+            return ()
+        there_s = (header.queue_us + header.compute_us) / 1e6
+        self._meter.answered(key, header.payload_bytes, there_s=there_s, now_s=now_s)
+        return self._tell_rate() if self.ready else ()
+
     def due_s(self) -> float:
         """When `tick` has something to do next."""
         if self.ready:  # first: asked in every turn of the I/O loop
-            return min(self._beat_at_s, self._heard_s + SILENT_S)
+            return min(self._pulse.due_s, self._pulse.silent_s)
         if self.state is State.WAITING:
             return self._dial_at_s
         if self.state in (State.DIALLING, State.PROVING):
-            return min(self._since_s + DIAL_TIMEOUT_S, self._beat_at_s)
+            return min(self._since_s + DIAL_TIMEOUT_S, self._pulse.due_s)
         if self.state is State.SUSPECT:
-            return min(self._since_s + SUSPECT_S, self._beat_at_s)
-        return min(self._beat_at_s, self._heard_s + SUSPECT_S)
+            return min(self._since_s + SUSPECT_S, self._pulse.due_s)
+        return min(self._pulse.due_s, self._heard_s + SUSPECT_S)
 
     def tick(
         self, now_s: float, *, wanted: bool, about: Callable[[], str]
@@ -167,11 +212,13 @@ class Link(Credit):
                 a suspect session with a lost lane is not closed yet.
             about: Gives what we say of ourselves in a beat.
         """
+        pulse = self._pulse
+        pulse.look(now_s)
         if self.ready:  # first: it is so for hours
-            if now_s < self._heard_s + SILENT_S:
+            if now_s < pulse.silent_s:
                 return self._beat(now_s, about)
-            silent_ms = (now_s - self._heard_s) * 1e3
-            return self._doubt("beat", f"silent for {silent_ms:.0f} ms", now_s)
+            text = f"a beat unanswered for {pulse.unanswered_ms(now_s):.0f} ms"
+            return self._doubt("beat", text, now_s)
         if self.state is State.WAITING:
             return self._dial(now_s) if now_s >= self._dial_at_s else []
         if (
@@ -191,7 +238,7 @@ class Link(Credit):
         self._failed_handshakes = 0
         if self.state is not State.DIALLING or len(self._lanes) < 2:
             return []
-        self._heard_s = now_s
+        self._heard_s = self._opened_s = now_s
         hello = Hello(
             device=self._device,
             incarnation=self._incarnation,
@@ -208,7 +255,7 @@ class Link(Credit):
             return []
         if self.state is State.READY:
             silent_s = now_s - self._heard_s
-            silent = lane == "control" and silent_s > HEARTBEAT_S
+            silent = lane == "control" and silent_s > self._heartbeat.silent_s
             actions = self._doubt(
                 "heartbeat" if silent else "connection",
                 f"{lane} lane lost, last beat {silent_s * 1e3:.0f} ms ago",
@@ -219,6 +266,8 @@ class Link(Credit):
             return self._doubt("connection", "control lane lost again", now_s)
         if self.state is State.SUSPECT and lane == "control":
             return []  # late answers may still come on the data lane
+        if lane == "control" and now_s > self._opened_s + self._heartbeat.silent_s:
+            self._widened *= 2  # its round trip may be longer than the timeout
         return self._close(now_s)
 
     def handshake_failed(self, text: str, now_s: float) -> list[Action]:
@@ -284,16 +333,22 @@ class Link(Credit):
         """An answer to a probe came on the data lane."""
         if session != self.session or self.state is not State.PROVING:
             return []
-        self._heard_s = now_s
+        self._heard_s = self._since_s = now_s
+        size = 0 if self._probes_left == PROBES else PROBE_BYTES
+        self._meter.probed(size, now_s - self._probed_s)
         self._probes_left -= 1
         if self._probes_left > 0:
-            return [Probe(self.session, self._probes_left)]
+            self._probed_s = now_s
+            return [Probe(self.session, self._probes_left, PROBE_BYTES)]
+        if self._wants_longer_heartbeat():
+            return self._close(now_s)
         self._move(Event.PROVED, now_s)
         away_s = None if self._lost_s is None else now_s - self._lost_s
         self._up_s, self._lost_s, self.refused = now_s, None, ""
         self._used = True
         self._overdue = False
-        return [Up(self.session, away_s)]
+        self._widened = 1
+        return [Up(self.session, away_s), *self._tell_rate()]
 
     def bye(self) -> list[Action]:
         """We are going."""
@@ -305,9 +360,12 @@ class Link(Credit):
         return self.state is State.PROVING and self._used
 
     def _measure(self, beat: Beat, now_s: float) -> list[Action]:
-        self.clock.heard(beat, now_s)
-        offset = self.clock.offset if now_s >= self._measure_at_s else None
+        self._pulse.heard(beat, now_s)
+        offset = self.clock.offset
         if offset is None:
+            return []
+        self._meter.round_trip(offset.round_trip_s)
+        if now_s < self._measure_at_s:
             return []
         self._measure_at_s = now_s + MEASURE_AGAIN_S
         return [Measured(offset)]
@@ -319,11 +377,7 @@ class Link(Credit):
         if beat.dead or self.unreachable != _NOTHING:
             self.unreachable = frozenset(beat.dead)
         hangs = beat.age_ms > self.slow_ms
-        deaf = beat.heard_ms > SILENT_S * 1e3
         if self.ready:
-            if deaf and self._beats_steadily(now_s):
-                text = f"has not heard us for {beat.heard_ms} ms"
-                return self._doubt("beat", text, now_s)
             if hangs:
                 return self.overdue(f"a firing there takes {beat.age_ms} ms", now_s)
             idle = beat.queue == 0 and beat.age_ms == 0
@@ -332,21 +386,10 @@ class Link(Credit):
             return []
         if self.state is State.LOADING and beat.ready:
             return self._close(now_s)  # the welcome that said so was lost
-        believed = len(self._lanes) == 2 and not deaf
-        believed = believed and not (self._overdue and hangs)
+        believed = len(self._lanes) == 2 and not (self._overdue and hangs)
         if self.state is State.SUSPECT and believed:
             return self._prove(Event.RECOVERED, now_s)
         return []
-
-    def _beats_steadily(self, now_s: float) -> bool:
-        """Tell whether we beat all the time: else a peer that hears nothing is right.
-
-        After a pause of ours, what the peer said meanwhile is read before we beat.
-        """
-        sent_s = self._beat_at_s - BEAT_S
-        return now_s < sent_s + 2 * BEAT_S and (
-            now_s > self._steady_s + SILENT_S + BEAT_S
-        )
 
     def _move(self, event: Event, now_s: float) -> None:
         self._history.append(f"{now_s:.3f} {self.state.value} {event.value}")
@@ -366,11 +409,16 @@ class Link(Credit):
         self.unreachable = None
         self._overdue = False
         self._heard_s = now_s
-        self._beat_at_s = now_s + BEAT_S
-        self._steady_s = now_s
-        self.clock = PeerClock()
+        self._opened_s = float("inf")
+        self._pulse = Pulse(now_s)
         self._measure_at_s = now_s + MEASURE_S
-        return [Dial(self.session)]
+        self._meter.begin()
+        self._told_rate = None
+        rate = self._meter.rate
+        self._heartbeat = HEARTBEAT if rate is None else rate.heartbeat
+        if self._widened > 1:
+            self._heartbeat = self._heartbeat.longer(self._widened)
+        return [Dial(self.session, self._heartbeat)]
 
     def _welcome(
         self, ready: bool, grants: Mapping[int, int], now_s: float
@@ -386,10 +434,12 @@ class Link(Credit):
     def _prove(self, event: Event, now_s: float) -> list[Action]:
         self._move(event, now_s)
         self._probes_left = PROBES
+        self._probed_s = now_s
         return [Probe(self.session, PROBES)]
 
     def _doubt(self, evidence: Evidence, text: str, now_s: float) -> list[Action]:
         self._move(Event.DOUBT, now_s)
+        self._pulse.doubted()
         if self._lost_s is None:
             self._lost_s = now_s
         if self._up_s is not None and now_s - self._up_s < STABLE_S:
@@ -420,22 +470,25 @@ class Link(Credit):
         return [Refused(why)]
 
     def _beat(self, now_s: float, about: Callable[[], str]) -> list[Action]:
-        if now_s < self._beat_at_s:
+        if now_s < self._pulse.due_s:
             return []
-        if now_s >= self._beat_at_s + BEAT_S:
-            self._steady_s = now_s
-        self._beat_at_s = now_s + BEAT_S
         if "control" not in self._lanes or self.state is State.DIALLING:
-            return []  # before the greeting there is no session to be kept
-        clock_us, echo_us, held_us = self.clock.stamps(now_s)
-        beat = Beat(
-            self.session,
-            ready=True,
-            queue=0,
-            age_ms=0,
-            about=about(),
-            clock_us=clock_us,
-            echo_us=echo_us,
-            held_us=held_us,
+            self._pulse.skip(now_s)  # before the greeting there is nothing to be kept
+            return []
+        return [Send(self._pulse.beat(self.session, about(), now_s))]
+
+    def _wants_longer_heartbeat(self) -> bool:
+        """Tell whether the session would be lost on its first full link."""
+        rate = self._meter.rate
+        return (
+            rate is not None
+            and not self._used
+            and rate.heartbeat.timeout_ms > self._heartbeat.timeout_ms * LONGER
         )
-        return [Send(beat)]
+
+    def _tell_rate(self) -> Sequence[Action]:
+        rate = self._meter.rate
+        if rate is None or not rate.differs(self._told_rate):
+            return ()
+        self._told_rate = rate
+        return [Rated(rate)]

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 
 from dataflow.wire.control import Control
 from dataflow.wire.peer_clock import Offset
+from dataflow.wire.rate import LinkRate
+from dataflow.wire.timers import HEARTBEAT, Heartbeat
 
 Lane = Literal["data", "control"]
 Evidence = Literal["connection", "heartbeat", "beat", "send", "deadline", "bye"]
@@ -68,6 +70,8 @@ class Dial(NamedTuple):
     """Open both lanes for a new session."""
 
     session: int
+    heartbeat: Heartbeat = HEARTBEAT
+    """Of the control lane."""
 
 
 class Close(NamedTuple):
@@ -85,6 +89,8 @@ class Probe(NamedTuple):
 
     session: int
     number: int
+    size: int = 0
+    """Bytes that it carries, which mean nothing."""
 
 
 class Up(NamedTuple):
@@ -121,4 +127,10 @@ class Measured(NamedTuple):
     offset: Offset
 
 
-Action = Dial | Close | Send | Probe | Up | Suspect | Dead | Refused | Measured
+class Rated(NamedTuple):
+    """What the link carries was learned, or is not what was told before."""
+
+    rate: LinkRate
+
+
+Action = Rated | Dial | Close | Send | Probe | Up | Suspect | Dead | Refused | Measured

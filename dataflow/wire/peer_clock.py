@@ -50,6 +50,15 @@ class PeerClock:
         """The best of the latest exchanges; None: there was none."""
         return min(self._kept.copy(), key=lambda o: o.round_trip_s, default=None)
 
+    @property
+    def worst_s(self) -> float:
+        """The longest that two of the latest beats spent on their way; 0: unknown."""
+        return max((kept.round_trip_s for kept in self._kept), default=0.0)
+
+    def forget(self) -> None:
+        """What was exchanged so far says nothing of what comes."""
+        self._kept.clear()
+
     def stamps(self, now_s: float) -> tuple[int, int, int]:
         """Return `clock_us`, `echo_us` and `held_us` of a beat that is sent now."""
         if self._heard is None:

@@ -45,14 +45,20 @@ class Passed(NamedTuple):
     queue_us: int
     compute_us: int
 
-    def answered(self, answer: Header, limit: int) -> Header:
-        """Return the header of the answer to whoever sent the token here."""
+    def answered(self, answer: Header, limit: int, now_s: float) -> Header:
+        """Return the header of the answer to whoever sent the token here.
+
+        All the time since it was passed on, less what was computed, it has waited: who
+        sent it must not take the way behind us for a slow link to us.
+        """
+        away_us = microseconds(now_s - self.sent_s)
+        waited_us = max(away_us - answer.compute_us, answer.queue_us)
         return self.header.answer(
             answer.kind,
             flags=answer.flags,
             tensors=answer.tensors,
             limit=limit,
-            queue_us=min(self.queue_us + answer.queue_us, MAX_US),
+            queue_us=min(self.queue_us + waited_us, MAX_US),
             compute_us=min(self.compute_us + answer.compute_us, MAX_US),
             payload_bytes=answer.payload_bytes,
         )

@@ -25,8 +25,10 @@ from dataflow.wire.control import (
 )
 from dataflow.wire.header import CONTROL_LANE, Header, Kind, Nack, data_route
 from dataflow.wire.peer_clock import PeerClock
-from dataflow.wire.timers import BEAT_S, SUSPECT_S
+from dataflow.wire.timers import SUSPECT_S
 
+LOOK_S = 0.5
+"""How often silent sessions are looked for."""
 SESSIONS_MAX = 4096
 """Each costs two sockets: from about 500 on, raise the limit of open files."""
 RESERVED_BYTES_MAX = 256 * 2**20
@@ -139,7 +141,9 @@ class Sessions:
         self._draining: list[Session] = []
         """Ended, but their tokens still wait for a firing, and hold memory."""
         self._leaving = False
-        self._beat_at_s = float("-inf")
+        self._owed: dict[bytes, Session] = {}
+        """Who is to hear a beat: it beat, or there is something to tell."""
+        self._look_at_s = float("-inf")
         self.loaded = False
         self.nacks: Counter[str] = Counter()
         """Tokens that got no result, by reason."""
@@ -181,6 +185,7 @@ class Sessions:
         if isinstance(message, Beat):
             session.about = message.about
             session.clock.heard(message, now_s)
+            self._owed[route] = session
         elif isinstance(message, Bye):
             return [self._end(session, "bye")]
         else:
@@ -232,19 +237,17 @@ class Sessions:
         dead: tuple[str, ...] = (),
         about: Callable[[], str],
     ) -> list[Action]:
-        """Time passed: beat every session, end the silent ones."""
-        actions: list[Action] = [
-            self._end(session, "silent")
-            for session in self.all
-            if now_s >= session.heard_s + SUSPECT_S
-        ]
-        if now_s < self._beat_at_s:
+        """Time passed: answer the beats that came, end the silent sessions."""
+        actions: list[Action] = []
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_S
+            silent = (s for s in self.all if now_s >= s.heard_s + SUSPECT_S)
+            actions += [self._end(session, "silent") for session in silent]
+        if not self._owed:
             return actions
-        self._beat_at_s = now_s + BEAT_S
-        if not self._by_control:
-            return actions
+        owed, self._owed = self._owed, {}
         text = about()
-        for session in self._by_control.values():
+        for session in owed.values():
             clock_us, echo_us, held_us = session.clock.stamps(now_s)
             beat = Beat(
                 session.number,
@@ -252,7 +255,6 @@ class Sessions:
                 queue=queue,
                 age_ms=age_ms,
                 usual_ms=usual_ms,
-                heard_ms=int((now_s - session.heard_s) * 1e3),
                 dead=dead,
                 about=text,
                 clock_us=clock_us,
@@ -263,12 +265,14 @@ class Sessions:
         return actions
 
     def beat_now(self) -> None:
-        """Something changed that the next beat tells: let it come at once."""
-        self._beat_at_s = float("-inf")
+        """Something changed that a beat tells: let it come at once."""
+        self._owed.update(self._by_control)
 
     def due_s(self) -> float:
         """When `tick` has something to do next."""
-        return self._beat_at_s if self._by_control else float("inf")
+        if self._owed:
+            return float("-inf")
+        return self._look_at_s if self._by_control else float("inf")
 
     def bye(self) -> list[Action]:
         """We are going: what is under way is answered, and nobody new is taken."""
@@ -327,6 +331,7 @@ class Sessions:
         self._by_lane[session.lane] = session
         self._by_device[session.key] = session
         self._reserved_bytes += reserved
+        self._owed[route] = session  # what can be reached behind us
         return [
             *ended,
             Opened(session),
@@ -431,6 +436,7 @@ class Sessions:
 
     def _end(self, session: Session, why: str) -> Ended:
         self._by_control.pop(session.control, None)
+        self._owed.pop(session.control, None)
         self._by_lane.pop(session.lane, None)
         if self._by_device.get(session.key) is session:
             del self._by_device[session.key]

@@ -45,7 +45,7 @@ from dataflow.wire.sockets import (
     send,
     told,
 )
-from dataflow.wire.timers import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
+from dataflow.wire.timers import HEARTBEAT, Heartbeat
 
 _HANDSHAKE_FAILURES: Mapping[zmq.Event, Failure] = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "closed",
@@ -102,6 +102,8 @@ class Transport:
         self._listener: Listener | None = None
         self.connections = Connections()
         self._lanes: dict[tuple[str, Lane], _LaneSocket] = {}
+        self._fds: dict[tuple[str, Lane], int] = {}
+        """Descriptors of the connections under the lanes."""
         self._watched: set[int] = set()
         self.rejected: Counter[str] = Counter()
         """Messages thrown away before anybody saw them, by reason."""
@@ -151,7 +153,7 @@ class Transport:
         """Close what a peer that floods us has opened, and refuse its key a while."""
         self.connections.shut_out(event.fd, event.key, clock_s())
 
-    def dial(self, peer: str, address: str) -> None:
+    def dial(self, peer: str, address: str, heartbeat: Heartbeat = HEARTBEAT) -> None:
         """Open both lanes to `peer`, with routing ids that nobody used before.
 
         While one key of the peer replaces another, the next one is tried after each
@@ -161,8 +163,14 @@ class Transport:
             self._failed.discard(peer)
             self._turns[peer] += 1
         nonce = os.urandom(16)
-        self._dial_lane(peer, "control", address, nonce + CONTROL_LANE)
+        self._dial_lane(peer, "control", address, nonce + CONTROL_LANE, heartbeat)
         self._dial_lane(peer, "data", address, nonce + DATA_LANE)
+
+    def bound(self, peer: str, flight_bytes: int) -> None:
+        """Let TCP have at most so much in flight on the data lane to `peer`."""
+        fd = self._fds.get((peer, "data"))
+        if fd is not None:
+            self.connections.bound(fd, flight_bytes)
 
     def hang_up(self, peer: str) -> None:
         """Close both lanes to `peer`; what libzmq still holds for it is discarded."""
@@ -223,7 +231,14 @@ class Transport:
             self._listener.close()
         self._context.term()
 
-    def _dial_lane(self, peer: str, lane: Lane, address: str, route: bytes) -> None:
+    def _dial_lane(
+        self,
+        peer: str,
+        lane: Lane,
+        address: str,
+        route: bytes,
+        heartbeat: Heartbeat | None = None,
+    ) -> None:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.ROUTING_ID, route)
         socket.setsockopt(zmq.LINGER, 0)
@@ -232,9 +247,9 @@ class Transport:
         socket.setsockopt(zmq.MAXMSGSIZE, self._message_bytes_max)
         socket.setsockopt(zmq.RCVHWM, parked(RECEIVED_MAX, self._message_bytes_max))
         socket.setsockopt(zmq.IPV6, 1 if "[" in address else 0)
-        if lane == "control":
-            socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        if heartbeat is not None:
+            socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat.interval_ms)
+            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, heartbeat.timeout_ms)
         if self._keys is not None:
             known = self._keys.peers[peer]
             socket.curve_serverkey = known[self._turns[peer] % len(known)]
@@ -251,6 +266,7 @@ class Transport:
         socket.connect(address)
 
     def _close_lane(self, peer: str, lane: Lane, linger_ms: int = 0) -> None:
+        self._fds.pop((peer, lane), None)
         found = self._lanes.pop((peer, lane), None)
         if found is None:
             return
@@ -279,6 +295,7 @@ class Transport:
         for event, value in told(lane.monitor):
             if event == zmq.Event.CONNECTED:
                 self.connections.accepted(value)
+                self._fds[lane.peer, lane.lane] = value
             elif event == zmq.Event.HANDSHAKE_SUCCEEDED:
                 yield LaneOpened(lane.peer, lane.lane)
             elif event == zmq.Event.HANDSHAKE_FAILED_NO_DETAIL and self._keys is None:

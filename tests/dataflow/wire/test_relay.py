@@ -73,7 +73,7 @@ def test_answer_comes_back_under_the_tag_that_the_token_came_with(
     answer = sent.answer(Kind.ANSWER, limit=9, tensors=1, queue_us=1, compute_us=2)
     back = relay.returned(link, answer)
     assert back is not None
-    reply = back.answered(answer, 4)
+    reply = back.answered(answer, 4, back.sent_s)
     assert (reply.session, reply.stream, reply.segment) == (1, 5, HERE)
     assert (reply.limit, reply.queue_us, reply.compute_us) == (4, 11, 22)
     assert relay.returned(link, answer) is None, "a second answer"

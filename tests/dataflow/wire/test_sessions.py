@@ -18,7 +18,7 @@ from dataflow.wire.sessions import (
     Session,
     Sessions,
 )
-from dataflow.wire.timers import BEAT_S, SUSPECT_S
+from dataflow.wire.timers import SUSPECT_S
 
 SEGMENT, STREAM, WINDOW = 0xABC, 7, 2
 SIZES = [100, 20]
@@ -321,16 +321,37 @@ def test_an_expired_token_is_refused_with_its_credit() -> None:
 # --- beats and ends ------------------------------------------------------------
 
 
-def test_every_session_hears_a_beat_every_fifty_milliseconds() -> None:
+def test_each_beat_is_answered_at_once_and_by_one() -> None:
     sessions = _sessions()
     assert sessions.due_s() == float("inf")
     _open(sessions)
     beat = Beat(1, ready=True, queue=3, age_ms=4, about="x")
-    assert _tick(sessions, 0.0) == [Send(ROUTE, beat)]
-    assert sessions.due_s() == BEAT_S
-    assert _tick(sessions, 0.049) == []
-    later = replace(beat, clock_us=50_000, heard_ms=50)
-    assert _tick(sessions, 0.05) == [Send(ROUTE, later)]
+    assert _tick(sessions, 0.0) == [Send(ROUTE, beat)]  # what is behind us
+    assert _tick(sessions, 0.01) == []
+    asked = Beat(1, ready=True, queue=0, age_ms=0, clock_us=77)
+    for _ in range(2):
+        assert sessions.control(ROUTE, asked, 0.02) == []
+    assert sessions.due_s() < 0.0
+    answer = replace(beat, clock_us=20_000, echo_us=77)
+    assert _tick(sessions, 0.02) == [Send(ROUTE, answer)]
+    assert _tick(sessions, 0.03) == []
+
+
+def test_a_session_that_nobody_hears_from_is_told_nothing() -> None:
+    """Its side counted whatever came as an answer to its pings, and noticed nothing."""
+    sessions = _sessions()
+    _open(sessions)
+    _tick(sessions, 0.0)
+    assert not any(_tick(sessions, 0.1 * n) for n in range(1, 19))
+
+
+def test_news_are_told_to_all_at_once() -> None:
+    sessions = _sessions()
+    _open(sessions)
+    _tick(sessions, 0.0)
+    sessions.beat_now()
+    (news,) = _tick(sessions, 0.001)
+    assert isinstance(news, Send)
 
 
 def test_nobody_to_beat_for_costs_nothing() -> None:

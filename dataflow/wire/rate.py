@@ -1,0 +1,186 @@
+"""What a link carries, learned from the messages that it was asked to carry anyway.
+
+A token and its answer were on the link from when the token was sent, or the one before
+it had arrived, until the answer came, less the time that the peer says it kept it and
+less one round trip of a message without size. So a link that is never full is measured
+as well as one that always is, and a slow model is not taken for a slow link. Before the
+first token, probes that carry something tell.
+
+What makes a measurement wrong is being late, at either end, and that makes a link look
+slower only. A single late arrival makes the next one look early, though. So messages
+are taken in groups, and the best of the latest groups counts. Small messages say
+nothing: they are on the link for less time than a device is late.
+
+Sans-IO: time is an argument.
+"""
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from dataflow.wire.timers import (
+    FLIGHT_BYTES_MIN,
+    FLIGHT_S,
+    HEARTBEAT,
+    HEARTBEAT_MAX_MS,
+    Heartbeat,
+)
+
+MEASURED_BYTES_MIN = 8192
+GROUP, GROUPS = 4, 8
+STALE_S = 10.0
+FAST_BYTES_S = 125e6
+"""From here on, 1 Gbit/s, what TCP keeps in flight by itself delays nobody."""
+PROBE_BYTES = 32768
+"""Carried by each probe but the first, which has no size: 16 ms at 16 Mbit/s."""
+CHANGE = 1.5
+"""A rate that differs by less from the one that was told is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRate:
+    """What a link carries.
+
+    Attributes:
+        bytes_s: Bytes a second, for tensors and their answers together; at least: a
+            link that only ever carried short messages may be faster.
+        rtt_s: Round trip of a message without size, at best.
+    """
+
+    bytes_s: float
+    rtt_s: float
+
+    @property
+    def flight_bytes(self) -> int | None:
+        """Bytes that TCP should have in flight at most; None: leave it alone.
+
+        Enough to keep the link busy for a round trip and 20 ms more, so that a
+        heartbeat on its own connection never waits longer behind them.
+        """
+        if self.bytes_s >= FAST_BYTES_S:
+            return None
+        return max(FLIGHT_BYTES_MIN, int(self.bytes_s * (self.rtt_s + FLIGHT_S)))
+
+    @property
+    def heartbeat(self) -> Heartbeat:
+        """The heartbeat that such a link keeps up with while it is full.
+
+        A ping waits behind what is in flight, and its answer may too.
+        """
+        flight_bytes = self.flight_bytes
+        behind_s = 0.0 if flight_bytes is None else flight_bytes / self.bytes_s
+        timeout_ms = int(2e3 * (behind_s + self.rtt_s))
+        if timeout_ms <= HEARTBEAT.timeout_ms:
+            return HEARTBEAT
+        timeout_ms = min(timeout_ms, HEARTBEAT_MAX_MS)
+        return Heartbeat(timeout_ms // 3, timeout_ms)
+
+    def differs(self, other: "LinkRate | None") -> bool:
+        """Tell whether it is worth telling, where `other` was told."""
+        if other is None:
+            return True
+        return not 1 / CHANGE < self.bytes_s / other.bytes_s < CHANGE
+
+
+class RateMeter:
+    """Measures one link, over all its sessions."""
+
+    def __init__(self) -> None:
+        self._sent: dict[Hashable, tuple[int, float]] = {}
+        self._sent_bytes = 0
+        self._arrived_s = float("-inf")
+        """When the latest message had arrived, one way of a round trip later."""
+        self._clear_s = float("-inf")
+        """When all that was sent will have arrived, as far as the rate tells."""
+        self._bytes, self._busy_s, self._count = 0, 0.0, 0
+        self._groups: deque[tuple[float, float]] = deque(maxlen=GROUPS)
+        self._probe_bytes, self._probe_s = 0, 0.0
+        self._probe_rtt_s = float("inf")
+        self.rtt_s = 0.0
+        self.bytes_s = 0.0
+        """0: not known yet."""
+
+    @property
+    def rate(self) -> LinkRate | None:
+        return LinkRate(self.bytes_s, self.rtt_s) if self.bytes_s else None
+
+    def begin(self) -> None:
+        """A new session: what was under way is lost, and probes tell anew."""
+        self._sent.clear()
+        self._sent_bytes = 0
+        self._arrived_s = self._clear_s = float("-inf")
+        self._bytes, self._busy_s, self._count = 0, 0.0, 0
+        self._probe_bytes, self._probe_s = 0, 0.0
+
+    def round_trip(self, rtt_s: float) -> None:
+        """The quickest of the latest beats took so long, with its answer."""
+        self.rtt_s = min(rtt_s, self._probe_rtt_s)
+
+    def probed(self, size: int, took_s: float) -> None:
+        """A probe that carried `size` bytes was answered; the first carries none."""
+        if not size:
+            self._probe_rtt_s = self.rtt_s = took_s
+            return
+        self._probe_bytes += size
+        self._probe_s += max(took_s - self.rtt_s, 0.0)
+        if self._probe_s > 0 and not self._groups:
+            self.bytes_s = self._probe_bytes / self._probe_s
+
+    def sent(self, key: Hashable, size: int, now_s: float) -> None:
+        """A token goes."""
+        if size < MEASURED_BYTES_MIN:
+            return
+        self._sent[key] = size, now_s
+        self._sent_bytes += size
+        if self.bytes_s:
+            self._clear_s = max(self._clear_s, now_s) + size / self.bytes_s
+
+    def answered(
+        self, key: Hashable, size: int, *, there_s: float, now_s: float
+    ) -> None:
+        """Its answer came.
+
+        Args:
+            key: As it was given to `sent`.
+            size: Bytes of the answer.
+            there_s: How long the peer kept the token, as it says.
+            now_s: Monotonic time.
+        """
+        found = self._sent.pop(key, None)
+        if found is None:
+            return
+        sent_bytes, sent_s = found
+        self._sent_bytes -= sent_bytes
+        arrived_s = now_s - there_s
+        began_s = max(sent_s + self.rtt_s, self._arrived_s)
+        self._arrived_s = max(arrived_s, self._arrived_s)
+        self._bytes += sent_bytes + size
+        self._busy_s += max(arrived_s - began_s, 0.0)
+        self._count += 1
+        if self._count == GROUP:
+            self._close_group(now_s)
+        if self.bytes_s:
+            left_s = self._sent_bytes / self.bytes_s
+            self._clear_s = min(self._clear_s, now_s + left_s)
+
+    def forget(self, key: Hashable) -> None:
+        """No answer will come that tells anything."""
+        self._sent_bytes -= self._sent.pop(key, (0, 0.0))[0]
+
+    def wait_s(self, size: int, now_s: float) -> float:
+        """Return how long a token sent now is on the link; 0 where that is not known.
+
+        Of a fast link it is not asked: there the server's own times say all.
+        """
+        if not 0.0 < self.bytes_s < FAST_BYTES_S or size < MEASURED_BYTES_MIN:
+            return 0.0
+        return max(self._clear_s - now_s, 0.0) + size / self.bytes_s + self.rtt_s
+
+    def _close_group(self, now_s: float) -> None:
+        if self._busy_s > 0:
+            self._groups.append((self._bytes / self._busy_s, now_s))
+        while self._groups and now_s - self._groups[0][1] > STALE_S:
+            self._groups.popleft()
+        if self._groups:
+            self.bytes_s = max(bytes_s for bytes_s, _ in self._groups)
+        self._bytes, self._busy_s, self._count = 0, 0.0, 0

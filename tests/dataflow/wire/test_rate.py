@@ -1,0 +1,107 @@
+"""What a link carries, from messages timed as a link of a known rate does."""
+
+import pytest
+
+from dataflow.wire.rate import FAST_BYTES_S, PROBE_BYTES, LinkRate, RateMeter
+from dataflow.wire.timers import FLIGHT_BYTES_MIN, HEARTBEAT
+
+TOKEN_BYTES = 1_200_000
+RTT_S = 0.004
+
+
+class Wire:
+    """A link of `bytes_s` and a server that keeps each token for `there_s`."""
+
+    def __init__(self, bytes_s: float, there_s: float = 0.0) -> None:
+        self.meter = RateMeter()
+        self.bytes_s, self.there_s = bytes_s, there_s
+        self.free_s = 0.0
+        for size in (0, PROBE_BYTES, PROBE_BYTES):
+            self.meter.probed(size, RTT_S + size / bytes_s)
+
+    def carry(self, *sent_s: float, late_s: float = 0.0) -> None:
+        """Send tokens at these times, and have each answered when it can be."""
+        for key, at_s in enumerate(sent_s):
+            self.meter.sent(key, TOKEN_BYTES, at_s)
+        for key, at_s in enumerate(sent_s):
+            self.free_s = max(self.free_s, at_s) + TOKEN_BYTES / self.bytes_s
+            now_s = self.free_s + RTT_S + self.there_s + late_s * (key % 2)
+            self.meter.answered(key, 0, there_s=self.there_s, now_s=now_s)
+
+
+@pytest.mark.parametrize("bytes_s", [0.25e6, 2e6, 12.5e6, 100e6])
+@pytest.mark.parametrize("there_s", [0.0, 0.5])
+@pytest.mark.parametrize("apart_s", [0.0, 0.01, 10.0])
+def test_rate_is_found_whether_the_link_is_full_or_not(
+    bytes_s: float, there_s: float, apart_s: float
+) -> None:
+    wire = Wire(bytes_s, there_s)
+    wire.carry(*(apart_s * n for n in range(8)))
+    assert wire.meter.bytes_s == pytest.approx(bytes_s, rel=0.02)
+
+
+def test_late_arrivals_do_not_make_a_link_look_fast() -> None:
+    wire = Wire(12.5e6)
+    wire.carry(*(0.01 * n for n in range(16)), late_s=0.05)
+    assert wire.meter.bytes_s < 1.3 * 12.5e6
+
+
+def test_one_slow_group_does_not_make_a_link_look_slow() -> None:
+    wire = Wire(12.5e6)
+    wire.carry(*(float(n) for n in range(4)))
+    wire.bytes_s /= 10
+    wire.carry(*(4.0 + n for n in range(4)))
+    assert wire.meter.bytes_s == pytest.approx(12.5e6, rel=0.02)
+
+
+def test_a_link_that_became_slow_is_known_to_be_in_time() -> None:
+    wire = Wire(12.5e6)
+    wire.carry(*(float(n) for n in range(4)))
+    wire.bytes_s /= 10
+    for begin in range(8):
+        wire.carry(*(10.0 * (begin + 1) + n for n in range(4)))
+    assert wire.meter.bytes_s == pytest.approx(1.25e6, rel=0.02)
+
+
+def test_small_messages_say_nothing() -> None:
+    meter = RateMeter()
+    for key in range(8):
+        meter.sent(key, 1000, float(key))
+        meter.answered(key, 0, there_s=0.0, now_s=key + 0.5)
+    assert meter.rate is None
+
+
+def test_a_token_waits_for_those_before_it() -> None:
+    wire = Wire(2e6)
+    meter, alone_s = wire.meter, TOKEN_BYTES / 2e6 + RTT_S
+    assert meter.wait_s(TOKEN_BYTES, 0.0) == pytest.approx(alone_s)
+    meter.sent("a", TOKEN_BYTES, 0.0)
+    assert meter.wait_s(TOKEN_BYTES, 0.0) == pytest.approx(alone_s + 0.6)
+    assert meter.wait_s(TOKEN_BYTES, 0.5) == pytest.approx(alone_s + 0.1)
+    meter.answered("a", 0, there_s=0.0, now_s=0.55)
+    assert meter.wait_s(TOKEN_BYTES, 0.55) == pytest.approx(alone_s, rel=0.02)
+
+
+def test_nobody_waits_for_a_fast_link() -> None:
+    wire = Wire(2 * FAST_BYTES_S)
+    assert wire.meter.rate is not None
+    assert wire.meter.wait_s(TOKEN_BYTES, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("mbit_s", "rtt_s", "flight", "timeout_ms"),
+    [
+        (16, 0.001, 42_000, 60),
+        (100, 0.001, 262_500, 60),
+        (100, 0.050, 875_000, 240),
+        (1, 0.010, FLIGHT_BYTES_MIN, 544),
+        (2000, 0.0001, None, 60),
+    ],
+)
+def test_flight_and_heartbeat_suit_the_link(
+    mbit_s: float, rtt_s: float, flight: int | None, timeout_ms: int
+) -> None:
+    rate = LinkRate(mbit_s / 8 * 1e6, rtt_s)
+    assert rate.flight_bytes == flight
+    assert rate.heartbeat.timeout_ms == pytest.approx(timeout_ms, abs=1)
+    assert (rate.heartbeat == HEARTBEAT) is (timeout_ms == 60)
