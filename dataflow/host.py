@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dataflow.clock import now_s as clock_s
 from dataflow.engine import Chain
 from dataflow.errors import ActorError, PeerError
 from dataflow.events import EventLog

@@ -55,6 +55,7 @@ BUDGETS_MS: dict[str, tuple[float | None, float]] = {
     "cut": (None, 100.0),
     "down": (None, 100.0),
     "silence": (None, 100.0),
+    "silence-forth": (None, 100.0),
     "silence-back": (None, 100.0),
 }
 """Of the gap: p50, p99."""

@@ -14,6 +14,7 @@ from dataflow.graph import Actor, Port
 from dataflow.outcome import Outcome
 from dataflow.plan import Plan
 from dataflow.wire.control import Control
+from dataflow.wire.timers import Heartbeat
 from tests.support.toy_plan import toy_plan
 
 SIZE = 64
@@ -57,8 +58,11 @@ class Sockets:
             self.told(peer, lane, frames)
         return self.sends
 
-    def dial(self, peer: str, address: str) -> None:
+    def dial(self, peer: str, address: str, heartbeat: Heartbeat) -> None:
         self.told(peer, "dial", ())
+
+    def bound(self, peer: str, flight_bytes: int) -> None:
+        pass
 
     def hang_up(self, peer: str) -> None:
         self.told(peer, "hang up", ())

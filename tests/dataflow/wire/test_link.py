@@ -655,10 +655,11 @@ def test_peer_that_answers_no_beat_is_suspect_within_200_ms() -> None:
 def test_peer_that_does_not_hear_us_is_suspect_though_it_tells_news() -> None:
     """Heartbeats saw nothing: whatever comes from a peer counts as life."""
     driven = _steady(Driven().up())
-    heard = Beat(1, True, 0, 0, echo_us=int(driven.now_s * 1e6))
+    heard_s = driven.now_s
     for _ in range(3):
         driven.tick(BEAT_S)
-        driven.hear(heard)
+        echo_us, held_us = int(heard_s * 1e6), int((driven.now_s - heard_s) * 1e6)
+        driven.hear(Beat(1, True, 0, 0, echo_us=echo_us, held_us=held_us))
         assert driven.state is State.READY
     driven.tick(1.01 * BEAT_S)
     assert driven.state is State.SUSPECT

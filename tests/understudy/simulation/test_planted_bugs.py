@@ -241,10 +241,11 @@ class ForgetsThoseWhoWait(Sessions):
 
 
 class KeepsSilentAboutItself(Sessions):
-    """A beat every 50 ms."""
+    """Each beat is answered."""
 
     def tick(self, now_s: float, **rest: Any) -> list[SessionsAction]:
-        self._beat_at_s = now_s + 1.0
+        self._owed.clear()
+        self._look_at_s = now_s + 1.0
         return []
 
 
@@ -296,7 +297,7 @@ class NeverDoubts(Link):
 
     def _doubt(self, evidence: Any, text: str, now_s: float) -> list[LinkAction]:
         if evidence in ("beat", "bye"):
-            self._heard_s = now_s
+            self._pulse.doubted()
             return []
         return super()._doubt(evidence, text, now_s)
 
