@@ -6,7 +6,7 @@ comes back, or does not, is told to the ledger, and what follows from that is ca
 out by the stream.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from dataflow.branches import Branch, LocalBranch, RemoteBranch
 from dataflow.clock import now_s as clock_s
+from dataflow.coding import LinkCodec
 from dataflow.events import EventLog
 from dataflow.executor import Executor
 from dataflow.meters import StreamMeter
 from dataflow.parts import StreamPart
+from dataflow.wire.codecs import Change
 from dataflow.wire.header import Header, Kind, Nack, microseconds
 from dataflow.wire.ledger import Action, Ledger, Overdue, Start
 from dataflow.wire.link import Link
@@ -42,6 +44,7 @@ class Attempts:
         part: The stream's.
         branches: As the ledger has them.
         do: Carries out what follows from what an attempt became of.
+        codecs: What is chosen for its links.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Attempts:
         events: EventLog,
         meter: StreamMeter,
         do: Callable[[Sequence[Action], float], None],
+        codecs: Iterable[LinkCodec],
     ) -> None:
         self._name = part.region.stream
         self._frames = part.frames
@@ -68,6 +72,9 @@ class Attempts:
         self._events = events
         self._meter = meter
         self._do = do
+        self._codecs = tuple(codecs)
+        for codec in self._codecs:
+            codec.tell = self._tell_codec
 
     def owns(self, number: int) -> bool:
         """Tell whether a number on the wire is that of one of its branches."""
@@ -81,6 +88,11 @@ class Attempts:
             for branch in self._asked.values()
             if branch.link.ready and not branch.reachable
         ]
+
+    def look(self, now_s: float) -> None:
+        """An iteration is about to be forked: see whether links still carry theirs."""
+        for codec in self._codecs:
+            codec.tick(now_s)
 
     def start(self, start: Start, fork: Sequence[Any]) -> None:
         """Start a branch on the tokens at the fork."""
@@ -134,6 +146,8 @@ class Attempts:
                 branch.hop_lost()
             error = header.flags not in (Nack.EXPIRED, Nack.HOP)
             why = _nack_name(header.flags)
+            if branch.chosen is not None:
+                branch.chosen.refused(header)
             self._meter.nacks[link.peer, why] += 1
             if header.flags != Nack.EXPIRED:
                 self._events.write(
@@ -151,6 +165,8 @@ class Attempts:
         # An answer too late to count still tells how long the server takes.
         if asked_s is not None:
             branch.service.add(now_s - asked_s, now_s)
+            if branch.chosen is not None:
+                branch.chosen.answered(header, now_s)
         if [len(frame) for frame in frames] != branch.received_bytes:
             self._events.rejected["answer"] += 1
             self._do(
@@ -222,13 +238,13 @@ class Attempts:
             fork[index] if index >= 0 else encoded[-1 - index]
             for index in branch.part.sends
         ]
-        if branch.compression is None:
-            self._send(branch, start, tensors, 0.0, 0.0)
+        if not branch.packs or branch.compression is None:
+            self._send(branch, start, 0, tensors, 0.0, 0.0)
             return
         self._executor.submit(
             branch.compression,
             tensors,
-            partial(self._send, branch, start),
+            partial(self._send, branch, start, branch.codec),
             expires_s=clock_s() + start.budget_s,
         )
 
@@ -236,9 +252,10 @@ class Attempts:
         self,
         branch: RemoteBranch,
         start: Start,
+        codec: int,
         frames: Sequence[Any] | None,
         _queue: float,
-        _compute: float,
+        packed_s: float,
     ) -> None:
         if frames is None:
             return  # its budget was spent while it waited to be compressed
@@ -252,7 +269,7 @@ class Attempts:
             stream=branch.number,
             attempt=start.attempt,
             row=start.branch,
-            codec=branch.codec,
+            codec=codec,
             tensors=len(frames),
             incarnation=self._incarnation,
             segment=branch.part.branch.segment,
@@ -264,8 +281,22 @@ class Attempts:
         asked_s = self._ledger.started_s(start.iteration, start.attempt)
         if not self._outbox.send_token(branch.link, header, frames):
             self._refused(start)
-        elif asked_s is not None:
+            return
+        if asked_s is not None:
             branch.asked_s[start.iteration] = asked_s
+        if branch.chosen is not None:
+            name = branch.chosen.sent(header, packed_s, clock_s())
+            self._meter.codecs[branch.link.peer, name] += 1
+
+    def _tell_codec(self, change: Change, peer: str) -> None:
+        self._events.write(
+            "codec",
+            stream=self._name,
+            peer=peer,
+            before=change.before,
+            codec=change.after,
+            why=change.why,
+        )
 
     def _refused(self, start: Start) -> None:
         now_s = clock_s()

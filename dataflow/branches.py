@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from dataflow.behaviour import Behaviour
 from dataflow.engine import Chain
@@ -13,6 +14,9 @@ from dataflow.wire.link import Link
 from dataflow.wire.relay import prefixes_of
 from dataflow.wire.rows import grades
 from dataflow.wire.service_time import ServiceTime
+
+if TYPE_CHECKING:
+    from dataflow.coding import LinkCodec
 
 
 def number_of(stream: str, row: str) -> int:
@@ -40,7 +44,7 @@ class LocalBranch:
     """A branch that this device computes itself."""
 
     local = True
-
+    carried = True
     outstanding = 0
 
     def __init__(
@@ -76,11 +80,13 @@ class RemoteBranch:
         *,
         stream: str,
         grade: int,
+        encode_s: float = 0.0,
     ) -> None:
         self.part = part
         self.grade = grade
         self.chain = chain
         """What runs here before the token is sent: an encoder."""
+        self.encode_s = encode_s
         self.link = link
         self.number = number_of(stream, part.branch.row)
         """Of the branch, on the wire: each has its own credit."""
@@ -91,6 +97,11 @@ class RemoteBranch:
         self.received_bytes = [token.nbytes for token in part.received]
         self.codec = CODES[part.compression]
         self.compression = compression(part.compression)
+        self.packs = self.compression is not None
+        """Messages are compressed."""
+        self.carried = True
+        self.chosen: LinkCodec | None = None
+        """Sets the two above anew; None: the deployment has fixed the codec."""
 
     @property
     def ready(self) -> bool:
@@ -123,6 +134,8 @@ class RemoteBranch:
         """The peer is there (again): what it did before says nothing of now."""
         self.service.forget()
         self.asked_s.clear()
+        if self.chosen is not None:
+            self.chosen.forget()
 
 
 Branch = LocalBranch | RemoteBranch
@@ -145,7 +158,14 @@ def make_branches(
             made.append(LocalBranch(each, chain, best_s, grade))
             continue
         link = links[each.branch.device]
-        remote = RemoteBranch(each, chain, link, stream=part.region.stream, grade=grade)
+        remote = RemoteBranch(
+            each,
+            chain,
+            link,
+            stream=part.region.stream,
+            grade=grade,
+            encode_s=best_s,
+        )
         if remote.compression is not None:
             executor.place(remote.compression, remote.compression.time_s(each.sent))
         made.append(remote)

@@ -239,6 +239,9 @@ class Branch:
     """Identity of the computation behind a cut (u64); 0 for a local branch."""
     onward: tuple[Asked, ...] = ()
     """The servers behind `device` that it passes, in order."""
+    codec: str = ""
+    """How it encodes, with loss, what another branch sends the same way whole: it is
+    for links that do not carry that one's tokens. Empty: it is no such branch."""
 
 
 @dataclass(frozen=True, slots=True)

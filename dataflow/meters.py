@@ -38,6 +38,7 @@ class StreamMeter:
         latency: Firing to decision, by status.
         attempts: Branches started, by row.
         nacks: Attempts that a peer refused, by (peer, reason).
+        codecs: Messages by (peer, codec), where the stream chooses the codec.
         source_busy_s: Spent in the source's `fire`.
     """
 
@@ -50,6 +51,7 @@ class StreamMeter:
         }
         self.attempts: Counter[str] = Counter()
         self.nacks: Counter[tuple[str, str]] = Counter()
+        self.codecs: Counter[tuple[str, str]] = Counter()
         self.source_busy_s = 0.0
 
     def settled(self, outcome: Outcome) -> None:

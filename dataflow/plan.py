@@ -242,6 +242,7 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
                         "quality": b.quality,
                         "segment": f"{b.segment:016x}",
                         "onward": [[a.device, f"{a.segment:016x}"] for a in b.onward],
+                        "codec": b.codec,
                     }
                     for b in r.branches
                 ],
@@ -310,6 +311,7 @@ def graph_from_json(data: Mapping[str, Any]) -> Graph:
                         quality=b["quality"],
                         segment=int(b["segment"], 16),
                         onward=tuple(Asked(d, int(s, 16)) for d, s in b["onward"]),
+                        codec=b["codec"],
                     )
                     for b in r["branches"]
                 ),

@@ -87,6 +87,7 @@ class _Left:
     time_s: float
     """At least; 0: unknown."""
     outstanding: int = 0
+    carried: bool = True
 
     def p90_s(self, now_s: float) -> float:
         return self.time_s

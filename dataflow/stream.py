@@ -16,6 +16,7 @@ from dataflow.attempts import Attempts, Outbox
 from dataflow.behaviour import Behaviour, Sink, Source, StreamEnd
 from dataflow.branches import RemoteBranch, make_branches, placed_chain
 from dataflow.clock import now_s as clock_s
+from dataflow.coding import link_codecs
 from dataflow.engine import Chain
 from dataflow.errors import ActorError, UnderstudyError
 from dataflow.events import EventLog
@@ -28,6 +29,7 @@ from dataflow.parts import StreamPart
 from dataflow.suffix import Suffix
 from dataflow.wire.ledger import Action, Ledger, Overdue, Settle, Start
 from dataflow.wire.link import Link
+from dataflow.wire.rows import kin
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ class Stream:
             window=part.region.window,
             deadline_s=part.region.deadline_ms / 1e3,
             redundancy=part.region.redundancy,
+            kin=kin(part.region.branches),
         )
         self._retained: dict[int, _Retained] = {}
         self._actions: deque[Action] = deque()
@@ -114,6 +117,7 @@ class Stream:
             events=events,
             meter=self.meter,
             do=self._do,
+            codecs=link_codecs(part, self.branches, part.frames / source.rate_hz),
         )
         self.outcomes = Outcomes(
             part,
@@ -291,6 +295,7 @@ class Stream:
                 value = made[self._answer_reads[retained.mode]]
                 self._do(self._ledger.outside(iteration, value, now_s), now_s)
                 return
+        self.attempts.look(now_s)
         retained.fork = [made[index] for index in self._fork_reads]
         self._do(self._ledger.forked(iteration, now_s), now_s)
 

@@ -320,6 +320,17 @@ DEVICE_EVENTS: Mapping[str, EventKind] = {
         logging.DEBUG,
         frequent=True,
     ),
+    "codec": EventKind(
+        "A stream sends its tokens in another way, as the link then needs it.",
+        {
+            "stream": _STREAM,
+            "peer": _PEER,
+            "before": ("text", "the codec until now"),
+            "codec": ("text", "the codec from now on"),
+            "why": ("text", "what was measured"),
+        },
+        "{stream}: {codec} instead of {before} to {peer}: {why}".format_map,
+    ),
     "frame.restarted": EventKind(
         "A second branch was started for a frame.",
         {

@@ -20,7 +20,7 @@ REGION_ACTOR_KEYS = ("source", "sink", "control", "fork", "join")
 REGION_KEYS = ("stream", *REGION_ACTOR_KEYS, "window", "deadline_ms", "branches")
 REGION_KEYS_OPTIONAL = ("redundancy",)
 BRANCH_KEYS_REQUIRED = ("row", "actors", "device", "quality")
-BRANCH_KEYS_OPTIONAL = ("segment", "onward")
+BRANCH_KEYS_OPTIONAL = ("segment", "onward", "codec")
 ONWARD_KEYS = ("device", "segment")
 
 _DPG_LIKE = "{gate: {controller: chooser, modes: {on: {net.input: 1}}}}"
@@ -219,6 +219,9 @@ def _branch(value: Value, where: str, graph: Graph, problems: Problems) -> Branc
         if "segment" in fields
         else 0,
         onward=_onward(fields["onward"], where, problems) if "onward" in fields else (),
+        codec=problems.text(fields["codec"], f"{where}: codec") or ""
+        if "codec" in fields
+        else "",
     )
 
 

@@ -157,6 +157,7 @@ def _region_json(region: Region) -> dict[str, object]:
         # Hexadecimal text: as a number it would lose digits in other readers.
         | ({"segment": f"{branch.segment:016x}"} if branch.segment else {})
         | ({"onward": _onward_json(branch.onward)} if branch.onward else {})
+        | ({"codec": branch.codec} if branch.codec else {})
         for branch in region.branches
     ]
     return fields

@@ -9,7 +9,8 @@ from dataflow.graph import Actor, Asked, Branch, Fifo, Port, PortRef
 from graphs.actor_types import behaviour_of, fresh_name, inputs_first
 from graphs.located_yaml import Place
 from graphs.plain import control_input, dynamic_port
-from graphs.plain_stream import PlainStream, Row
+from graphs.plain_stream import PlainStream
+from graphs.rows import Row, encodes
 from graphs.units import Edge, Unit
 
 
@@ -56,7 +57,7 @@ class PlainBranch:
 
     def build(self) -> Branch:
         row, units = self._row, self._row.way.units
-        edges = [e for e in self._s.stream.edges if e.target.unit in units]
+        edges = self._edges()
         home = [edge for edge in edges if edge.target.unit not in self._hop]
         rounded: dict[Edge, PortRef] = {}
         for unit in units:
@@ -78,10 +79,26 @@ class PlainBranch:
             row=row.name,
             actors=tuple(self._members),
             device=asked[0].device if asked else self._s.home.device,
-            quality=row.way.quality,
+            quality="degraded" if row.encoding else row.way.quality,
             segment=asked[0].segment if asked else 0,
             onward=asked[1:],
+            codec=row.encoding,
         )
+
+    def _edges(self) -> list[Edge]:
+        """Return the edges that lead to its units, with the codecs of its row."""
+        found = [
+            e for e in self._s.stream.edges if e.target.unit in self._row.way.units
+        ]
+        encoding = self._row.encoding
+        if not encoding:
+            return found
+        return [
+            replace(e, codec=replace(e.codec, encoding=encoding))
+            if encodes(e, self._units)
+            else e
+            for e in found
+        ]
 
     def _asked(self, edges: Sequence[Edge]) -> tuple[Asked, ...]:
         """Return what each server of the path is asked for.
@@ -167,7 +184,7 @@ class PlainBranch:
         token = self._units.port(edge.source, "out").token
         params = {"codec": edge.codec.encoding, "token": str(token)}
         ports = behaviour_of(kind).ports(params)
-        tensors = [e for e in self._s.stream.edges if e.codec.encoding]
+        tensors = [e for e in self._edges() if e.codec.encoding]
         if len(tensors) > 1:
             name += f".{self._units.kinds[edge.source.unit].outputs[edge.source.name]}"
         return Actor(self._called(name, server), kind, ports, params, device)

@@ -6,9 +6,8 @@ to be dead, and one more. t_detect is 0.1 s, the bound on detecting a silent pee
 t_service is taken as 0.02 s until profiles say better.
 """
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dataflow.graph import (
@@ -31,18 +30,15 @@ from graphs.iterations import frames_per_iteration
 from graphs.located_yaml import Place
 from graphs.plain import Home, Plain, control_input, dynamic_port
 from graphs.plain_gate import GATE_PORT, PlainGate
+from graphs.rows import Row, rows_of
 from graphs.streams import Stream
 from graphs.units import End, Unit
-from graphs.ways import Way
 
 DETECT_MS = 100
 SERVICE_MS = 20
 WINDOW_MIN = 4
 BYPASS_EXTRA = 2  # the frame that is fired and the one that is settled
-ROWS_MAX = 254  # a row is one byte on the wire, and `all` and `drop` are two
 RESULTS_TYPE = "results"
-PATH_MARK = "+"
-"""Between the servers of a row: no name of a device has it."""
 
 
 def default_window(rate_hz: float) -> int:
@@ -53,40 +49,6 @@ def default_window(rate_hz: float) -> int:
     """
     window = math.ceil(rate_hz * (DETECT_MS + SERVICE_MS) / 1000) + 1
     return min(max(window, WINDOW_MIN), WINDOW_MAX)
-
-
-def paths(tiers: Sequence[Sequence[str]], start: int) -> Iterator[tuple[str, ...]]:
-    """Yield every way through the tiers, a server of each, in rotation order.
-
-    Rows next to each other have as little in common as can be: when a frame does not
-    come back, what went wrong on its way is not known yet.
-
-    Args:
-        tiers: The servers of each.
-        start: Which one of the first tier comes first; streams begin at different ones.
-
-    >>> list(paths([["a", "b"], ["x", "y"]], 1))
-    [('b', 'y'), ('a', 'x'), ('b', 'x'), ('a', 'y')]
-    """
-    first, *others = tiers
-    for shifts in itertools.product(*(range(len(tier)) for tier in others)):
-        for turn in range(start, start + len(first)):
-            rest = zip(others, shifts, strict=True)
-            yield (
-                first[turn % len(first)],
-                *(tier[(turn + shift) % len(tier)] for tier, shift in rest),
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of one stream's control table: a way, on a device."""
-
-    index: int
-    name: str
-    way: Way
-    path: tuple[str, ...]
-    """Servers that a frame passes; none: it stays at home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +80,7 @@ class PlainStream:
             self.deployment.window or default_window(self._rate_hz() / self.frames),
             places.get("failover", places["map"]),
         )
-        self.rows = self._all_rows(index)
+        self.rows = rows_of(stream, self.home, index)
         self.fork_inputs = self._name_fork_inputs()
         self.gate: PlainGate | None = None
         if stream.gate is not None:
@@ -132,41 +94,6 @@ class PlainStream:
         source = self.deployment.graph.graph.actors[self.stream.source]
         rate = source.params.get("rate_hz")
         return float(rate) if isinstance(rate, int | float) else 0.0
-
-    def _all_rows(self, index: int) -> tuple[Row, ...]:
-        rows: list[Row] = []
-        for way in self.stream.ways:
-            if not way.hops:
-                rows.append(Row(len(rows), way.actor, way, ()))
-                continue
-            tiers = [self.deployment.groups[hop.group].instances for hop in way.hops]
-            for path in itertools.islice(paths(tiers, index), ROWS_MAX + 1):
-                name = PATH_MARK.join(path)
-                if way.quality != "full":
-                    name = f"{way.actor}@{name}"
-                rows.append(Row(len(rows), name, way, path))
-        self._check_rows(rows)
-        return tuple(rows)
-
-    def _check_rows(self, rows: Sequence[Row]) -> None:
-        place = self.home.policy
-        names = [row.name for row in rows]
-        if len(rows) > ROWS_MAX:
-            self.plain.problems.add(
-                place,
-                f"failover: {len(rows)} ways to an answer for one stream; "
-                f"the most is {ROWS_MAX}, so list fewer servers",
-            )
-        taken = {DROP_ROW}
-        taken |= {EXIT_MODE} if self.stream.gate else set()
-        taken |= {ALL_ROW} if self.deployment.redundancy.together else set()
-        for name in dict.fromkeys(names):
-            if names.count(name) > 1 or name in taken:
-                self.plain.problems.add(
-                    place,
-                    f"failover: two rows would be called '{name}'; "
-                    "rename the device group or the actor",
-                )
 
     # The parts of a stream, in the order in which they stand in the plain graph
 

@@ -31,9 +31,12 @@ from dataflow.clock import now_s as clock_s
 from dataflow.errors import PeerError
 from dataflow.graph import TokenType
 
-CODES = {"": 0, "zstd": 1, "lz4": 2}
+ZSTD = "zstd"
+AUTO = "auto"
+"""zstd for the messages that it makes travel faster, see `wire.codecs`."""
+CODES = {"": 0, ZSTD: 1, "lz4": 2, AUTO: 1}
 """Name -> `codec` of the header. 0: every frame is its token."""
-COMPRESSIONS = tuple(name for name in CODES if name)
+COMPRESSIONS = (ZSTD, "lz4")
 ZSTD_LEVEL = 1
 """Level 3 takes twice as long and saves 1 to 2 % more of features."""
 TRIALS = 5
@@ -141,7 +144,7 @@ class Lz4(Compression):
         return made
 
 
-_CLASSES: dict[str, type[Compression]] = {"zstd": Zstd, "lz4": Lz4}
+_CLASSES: dict[str, type[Compression]] = {ZSTD: Zstd, "lz4": Lz4, AUTO: Zstd}
 
 
 def compression(name: str) -> Compression | None:

@@ -118,6 +118,8 @@ class Ledger:
         redundancy: How several branches that could answer are used. Hedging is bounded:
             of the iterations admitted at most `redundancy.hedged_share` are hedged in
             the long run, and at most a window of them at once.
+        kin: For each branch the bits of those that ask the same server for the same,
+            see `rows.kin`; None: each stands alone.
     """
 
     def __init__(
@@ -127,13 +129,19 @@ class Ledger:
         window: int,
         deadline_s: float,
         redundancy: Redundancy = STANDBY,
+        kin: Sequence[int] | None = None,
     ) -> None:
         self._branches = branches
+        self._kin = kin or [1 << index for index in range(len(branches))]
         self._window = window
         self._deadline_s = deadline_s
         self._redundancy = redundancy
         self._hedges_left = float(window)
         self._sampling = Sampling()
+        # Of kin, those further on in the order send smaller tokens.
+        self._lightens = [bits >> index > 1 for index, bits in enumerate(self._kin)]
+        self._lighter = False
+        """What was started last could be played with smaller tokens."""
         self._open: deque[_Iteration] = deque()
         self._next = 0
         self._last_local = max(
@@ -165,7 +173,7 @@ class Ledger:
         under_way = len(self._open)
         iteration = _Iteration(number, now_s)
         self._open.append(iteration)
-        if not self._sampling.admits(now_s):
+        if not self._sampling.admits(now_s, lighter=self._lighter):
             self._drop(iteration, "rate", now_s)
             return number, False, self._settle()
         self._sampling.met(under_way, self._window)
@@ -425,7 +433,8 @@ class Ledger:
     ) -> Start:
         attempts = iteration.attempts
         attempt = len(attempts)
-        iteration.tried |= 1 << branch
+        iteration.tried |= self._kin[branch]
+        self._lighter = self._lightens[branch]
         attempts.append(_Attempt(branch, now_s))
         budget_s = iteration.fired_s + self._deadline_s - now_s
         return Start(iteration.number, branch, attempt, budget_s, before)

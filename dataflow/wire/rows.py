@@ -9,6 +9,10 @@ Modes choose among branches that are *alike* only: servers that stand together i
 policy's order and give the same quality. Else `spread` would send frames to an early
 exit because it is idle, and `replicate` would let its answer, which is first, win over
 the network's. The order between kinds stands in every mode.
+
+Branches of one server may differ in the codec alone: one sends tokens whole, one with
+loss. They are *kin*: a server is asked once for an iteration, by whichever of them its
+link carries then. What a link carries, `wire.codecs` learns.
 """
 
 from collections.abc import Sequence
@@ -33,6 +37,10 @@ class BranchView(Protocol):
     @property
     def ready(self) -> bool:
         """Not loading, cold, draining, suspect or dead; it has credit."""
+
+    @property
+    def carried(self) -> bool:
+        """Its link carries its tokens as fast as they come."""
 
     @property
     def outstanding(self) -> int:
@@ -76,9 +84,29 @@ def grades(branches: Sequence[Branch], home: str | None) -> list[int]:
             before is not None
             and home not in (branch.device, before.device)
             and branch.quality == before.quality
+            and branch.codec == before.codec
         )
         found.append(found[-1] if alike else index)
     return found
+
+
+def kin(branches: Sequence[Branch]) -> list[int]:
+    """Return for each branch the bits of its kin, its own among them."""
+    bits = [1 << index for index in range(len(branches))]
+    for index, encoded in enumerate(branches):
+        for whole, branch in enumerate(branches):
+            if (
+                encoded.codec
+                and branch.quality == "full"
+                and _path(branch) == _path(encoded)
+            ):
+                bits[whole] |= 1 << index
+                bits[index] |= 1 << whole
+    return bits
+
+
+def _path(branch: Branch) -> tuple[str, ...]:
+    return (branch.device, *(asked.device for asked in branch.onward))
 
 
 def choose(
@@ -97,8 +125,8 @@ def choose(
     Args:
         branches: In the policy's order.
         redundancy: The mode.
-        tried: Bit i is set when branch i was started for this iteration already: each
-            branch is started at most once.
+        tried: Bit i is set when branch i, or one of its kin, was started for this
+            iteration already: each is started at most once.
         sound: Bit i is set when that attempt may still answer and nothing speaks
             against it.
         late: The sound attempt takes longer than usual, and may be hedged.
@@ -117,7 +145,7 @@ def choose(
     for index, branch in enumerate(branches):
         if grade is not None and branch.grade != grade:
             continue
-        if tried >> index & 1 or not branch.ready:
+        if tried >> index & 1 or not (branch.carried and branch.ready):
             continue
         if branch.p90_s(now_s) > remaining_s:
             too_slow = True

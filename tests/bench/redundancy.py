@@ -139,7 +139,7 @@ def add_round(samples: Samples, mode: str, strokes: int) -> None:
 class Server:
     """A branch as `dataflow.branches.RemoteBranch` shows it, without its part."""
 
-    local, grade = False, 0
+    local, grade, carried = False, 0, True
 
     def __init__(self, link: Link) -> None:
         self.link = link

@@ -48,6 +48,7 @@ class Remote:
 
     local = False
     grade = outstanding = 0
+    carried = True
 
     def __init__(self, link: Link) -> None:
         self.link = link

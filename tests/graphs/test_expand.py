@@ -168,6 +168,32 @@ def test_other_codec_is_another_computation_behind_the_cut(write: Write) -> None
     assert len(segments) == len(CODECS)
 
 
+def test_auto_has_a_row_that_encodes_behind_those_that_do_not(write: Write) -> None:
+    graph = expanded(write(), codec="auto", counts={"cam": 1, "edge": 2})
+    branches = graph.regions[0].branches
+    assert [(b.row, b.quality, b.codec) for b in branches[:4]] == [
+        ("edge.0", "full", ""),
+        ("edge.1", "full", ""),
+        ("int8@edge.0", "degraded", "int8"),
+        ("int8@edge.1", "degraded", "int8"),
+    ]
+    assert [b.codec for b in branches[4:]] == ["", ""]
+    sent = [a.params.get("compression") for a in graph.actors.values() if a.type == "tx"
+            and ".return" not in a.name]  # fmt: skip
+    assert sent == ["auto"] * 4
+    encoders = [a for a in graph.actors.values() if a.type == "encode"]
+    assert [a.params["codec"] for a in encoders] == ["int8", "int8"]
+    assert graph.actors["result[cam.0]"].params["codec"] == "auto"
+    assert check(graph) == []
+
+
+def test_auto_costs_no_answer_its_being_full(write: Write) -> None:
+    none, auto = (
+        expanded(write(), codec=codec).regions[0].branches for codec in ("none", "auto")
+    )
+    assert [b.quality for b in auto if not b.codec] == [b.quality for b in none]
+
+
 def test_codec_stands_right_before_tx_and_right_behind_rx(write: Write) -> None:
     graph = expanded(write(), codec="int8", counts={"cam": 1, "edge": 1})
     assert graph.regions[0].branches[0].actors == (

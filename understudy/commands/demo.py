@@ -50,6 +50,7 @@ from understudy.commands.options import JSON, RUN, Finite
             "int8",
             "int8+zstd",
             "int8+lz4",
+            "auto",
         ]
     ),
     metavar="CODEC",

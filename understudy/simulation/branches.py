@@ -36,6 +36,7 @@ class LocalBranch:
 
     local = True
     ready = True
+    carried = True
     outstanding = 0
 
     def __init__(
@@ -72,6 +73,8 @@ class RemoteBranch:
     """A branch that a server computes, as in `dataflow.branches`."""
 
     local = False
+    carried = True
+    """Simulated links carry what they are given."""
 
     def __init__(self, stream: "Stream", index: int, row: Row, wire: Wire) -> None:
         self.stream = stream

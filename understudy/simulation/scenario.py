@@ -117,6 +117,7 @@ def _source(
         rows=tuple(
             _row(branch, servers)._replace(grade=grade)
             for branch, grade in zip(part.branches, alike, strict=True)
+            if not branch.branch.codec  # for links that carry less than ours
         ),
         head_s=None if part.prefix else 0.0,
         frames=part.frames,

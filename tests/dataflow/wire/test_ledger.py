@@ -25,6 +25,7 @@ class Branch:
 
     local: bool = False
     ready: bool = True
+    carried: bool = True
     p90: float = 0.0
     p99: float = 0.0
     grade: int = 0
@@ -544,3 +545,21 @@ def test_stream_that_is_not_carried_admits_frames_evenly() -> None:
     late = reasons[-200:]
     assert late.count("rate") >= 0.85 * len(late)
     assert late.count("window") <= 0.05 * len(late)
+
+
+def test_server_is_asked_once_whatever_the_codec() -> None:
+    """Its link became slow: nobody asks it again for what is under way there."""
+    whole, encoded, here = Branch(), Branch(), Branch(local=True, ready=False)
+    ledger = Ledger(
+        [whole, encoded, here], window=4, deadline_s=DEADLINE_S, kin=[0b11, 0b11, 0b100]
+    )
+    number, _, _ = ledger.fire(0.0)
+    (start,) = ledger.forked(number, 0.0)
+    assert isinstance(start, Start)
+    assert start.branch == 0
+    whole.carried = False
+    assert ledger.tick(0.1) == []
+    here.ready = True
+    (start,) = ledger.lost([0, 1], 0.2, final=False)
+    assert isinstance(start, Start)
+    assert start.branch == 2

@@ -28,6 +28,7 @@ class _Branch:
     def __init__(self, *, local: bool) -> None:
         self.local = local
         self.ready = True
+        self.carried = True
         self.grade = int(local)
         self.outstanding = 0
 

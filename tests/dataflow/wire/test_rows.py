@@ -8,12 +8,13 @@ import pytest
 from dataflow.graph import Branch as GraphBranch
 from dataflow.outcome import Reason
 from dataflow.redundancy import Redundancy
-from dataflow.wire.rows import Choice, choose, grades, hedge_at_s
+from dataflow.wire.rows import Choice, choose, grades, hedge_at_s, kin
 
 
 @dataclass
 class Branch:
     ready: bool = True
+    carried: bool = True
     local: bool = False
     p90: float = 0.0
     grade: int = 0
@@ -53,6 +54,33 @@ def test_row_is_the_first_branch_in_order_that_can(
     branches: list[Branch], tried: int, choice: Choice
 ) -> None:
     assert choose(branches, tried=tried, remaining_s=1.0, now_s=0.0) == choice
+
+
+def test_branch_that_its_link_does_not_carry_is_passed_over() -> None:
+    whole, encoded = Branch(carried=False), Branch(grade=1)
+    assert choose([whole, encoded], remaining_s=1.0, now_s=0.0) == Choice((1,))
+    other = Branch()
+    assert choose([whole, other, encoded], remaining_s=1.0, now_s=0.0) == Choice((1,))
+
+
+def _row(
+    row: str, device: str, quality: Literal["full", "degraded"], codec: str = ""
+) -> GraphBranch:
+    return GraphBranch(row, (), device, quality, codec=codec)
+
+
+def test_kin_are_the_branches_of_one_server_that_differ_in_the_codec() -> None:
+    branches = [
+        _row("edge.0", "edge.0", "full"),
+        _row("edge.1", "edge.1", "full"),
+        _row("int8@edge.0", "edge.0", "degraded", "int8"),
+        _row("int8@edge.1", "edge.1", "degraded", "int8"),
+        _row("exit@edge.0", "edge.0", "degraded"),
+        _row("exit", "cam", "degraded"),
+    ]
+    assert kin(branches) == [0b101, 0b1010, 0b101, 0b1010, 0b10000, 0b100000]
+    # Nor are they alike: modes of redundancy choose among equal answers.
+    assert grades(branches, "cam") == [0, 0, 2, 2, 4, 5]
 
 
 def test_a_branch_that_just_fits_is_taken() -> None:
