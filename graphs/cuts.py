@@ -1,40 +1,18 @@
-"""Every place where a model can be cut in two: sets of tensors, not of connections.
+"""Every place where a model can be cut in two, and which of them are worth a look.
 
-A tensor with several readers crosses once. To count connections instead, as a search
-for the bridges of a graph does, loses the output of every residual block.
-
-*Single cuts* are tensors that separate alone. Take the graph of nodes and tensors, with
-a root in front of the inputs. A tensor separates if it dominates all that it leads to:
-nothing there can be reached otherwise. A path that leaves what `t` dominates does so to
-something whose immediate dominator stands above `t`; so one pass up the tree of
-dominators, with the highest such dominator of each subtree, finds them all. Of a model
-with several outputs these are also the tensors of one branch alone: the other outputs
-are then the head's.
-
-*Cuts of several tensors* are the tensors alive between two nodes of the model's own
-order (the frontier), and those of the other orders, found block by block between places
-where one tensor is alive. Those that cannot be best are dropped: what stands between
-two single cuts and is no smaller than either is dominated by one of them.
-
-Source:
-    Cooper, Harvey, Kennedy, "A Simple, Fast Dominance Algorithm", 2001; Hu et al.,
-    "Dynamic Adaptive DNN Surgery for Inference Acceleration on the Edge", 2019, for
-    tensors as what is paid for.
+Sets of several tensors that cannot be best are dropped: what stands between two single
+cuts and is no smaller than either is dominated by one of them.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from dataflow.errors import UnderstudyError
 from graphs.groups import groups
 from graphs.onnx_model import Model
-from graphs.split import bypassing, drawn_twice, front, in_order, needed
+from graphs.separation import WIDTH, Flow, several
+from graphs.split import bypassing, drawn_twice, front, needed
 
-WIDTH = 3
-"""Tensors of a cut, at most: each is one more message part and one more binding."""
-IDEALS_MAX = 2_000
-"""Sets of nodes of one block that are looked at for cuts off the model's own order."""
 SIZES_MAX = 16
 """Elements of an integer vector that is taken for sizes, not for data."""
 
@@ -59,7 +37,7 @@ class Cut:
         bytes: Of one frame as it is computed, without a codec; None: not fixed, and
             such a cut can be listed only.
         useful: Whether a search should look at it: it ends a layer group, or is smaller
-            than every useful cut in front of it.
+            than every useful cut in front of it and than the next end of a group.
         notes: Short facts for people.
         raw_input: Whether an input of the model crosses, as it is or rearranged.
     """
@@ -76,13 +54,13 @@ def cuts(model: Model, width: int = WIDTH) -> tuple[Cut, ...]:
     """Return the cuts of `model` that `graphs.split.split` can make, in its order.
 
     Those of one tensor are all there. Linear in the size of the model, save for the
-    cuts off the model's own order, which are capped (`IDEALS_MAX`).
+    cuts off the model's own order, which are capped.
 
     Args:
         model: Its weights are not looked at.
         width: Tensors of a cut, at most.
     """
-    flow = _Flow(model)
+    flow = Flow(model)
     found: dict[tuple[str, ...], int] = {
         (name,): flow.total - behind for name, behind in flow.single()
     }
@@ -123,206 +101,22 @@ def _draws_twice(model: Model, names: Sequence[str]) -> bool:
     return drawn_twice(model, (*names, *in_front), behind) is not None
 
 
-class _Flow:
-    """The nodes that an output needs and an input changes, and what they read.
-
-    Attributes:
-        reads: Node -> the dynamic tensors that it reads, in the model's order.
-        readers: Dynamic tensor -> the nodes that read it.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.reads: dict[int, list[str]] = {}
-        self.readers: dict[str, list[int]] = {}
-        dynamic = model.dynamic
-        for index in sorted(needed(model, model.outputs, ())):
-            reads = [name for name in dict.fromkeys(model.reads[index])
-                     if name in dynamic]  # fmt: skip
-            if reads:
-                self.reads[index] = reads
-                for name in reads:
-                    self.readers.setdefault(name, []).append(index)
-        self._bytes: dict[str, int | None] = {}
-
-    @property
-    def total(self) -> int:
-        return len(self.reads)
-
-    def makes(self, index: int) -> list[str]:
-        """Return the tensors of a node that some node reads."""
-        return [name for name in self.model.nodes[index].output if name in self.readers]
-
-    def bytes(self, names: Iterable[str]) -> int | None:
-        """Return the size of tensors together; None if one of them has none."""
-        sizes = [self._size(name) for name in names]
-        return None if None in sizes else sum(filter(None, sizes))
-
-    def _size(self, name: str) -> int | None:
-        if name not in self._bytes:
-            try:
-                self._bytes[name] = self.model.tensor(name).token.nbytes
-            except UnderstudyError:
-                self._bytes[name] = None
-        return self._bytes[name]
-
-    def single(self) -> Iterator[tuple[str, int]]:
-        """Yield each tensor that separates alone, and how many nodes are behind it."""
-        tree = _Dominators(self)
-        for name in self.readers:
-            if name not in self.model.inputs and tree.encloses(name):
-                yield name, tree.nodes[name]
-
-
-Vertex = int | str
-"""A node, by its index; a tensor, by its name. The root is the empty name."""
-
-
-class _Dominators:
-    """The tree of dominators of nodes and tensors.
-
-    Attributes:
-        nodes: Vertex -> how many nodes it dominates, itself included.
-    """
-
-    def __init__(self, flow: _Flow) -> None:
-        self._above: dict[Vertex, Vertex] = {"": ""}
-        self._depth: dict[Vertex, int] = {"": 0}
-        for name in flow.model.inputs:
-            self._add(name, "")
-        for index, reads in flow.reads.items():
-            above: Vertex = reads[0]
-            for name in reads[1:]:
-                above = self._common(above, name)
-            self._add(index, above)
-            for name in flow.makes(index):
-                self._add(name, index)
-        self._highest = dict(self._depth)
-        for index, reads in flow.reads.items():
-            depth = self._depth[self._above[index]]
-            for name in reads:
-                self._highest[name] = min(self._highest[name], depth)
-        self.nodes: dict[Vertex, int] = {v: int(v in flow.reads) for v in self._depth}
-        for vertex in reversed(self._depth):  # each stands behind what dominates it
-            above = self._above[vertex]
-            self._highest[above] = min(self._highest[above], self._highest[vertex])
-            if vertex != above:
-                self.nodes[above] += self.nodes[vertex]
-
-    def _add(self, vertex: Vertex, above: Vertex) -> None:
-        self._above[vertex] = above
-        self._depth[vertex] = self._depth[above] + 1
-
-    def _common(self, a: Vertex, b: Vertex) -> Vertex:
-        while a != b:
-            if self._depth[a] < self._depth[b]:
-                a, b = b, a
-            a = self._above[a]
-        return a
-
-    def encloses(self, vertex: Vertex) -> bool:
-        """Say whether all that `vertex` leads to is dominated by it."""
-        return self._highest[vertex] >= self._depth[vertex]
-
-
-def several(model: Model, width: int = WIDTH) -> Mapping[tuple[str, ...], int]:
-    """Return sets of 2 to `width` tensors alive at once -> the nodes in front of them.
-
-    Where an output of the model is made in front of such a set it need not separate.
-    """
-    flow = _Flow(model)
-    nodes = list(flow.reads)
-    alive = list(frontier(model))
-    narrow = [k for k, names in enumerate(alive) if k and len(names) <= 1]
-    found: dict[tuple[str, ...], int] = {}
-
-    def add(names: Collection[str], count: int) -> None:
-        inputs = all(name in model.inputs for name in names)
-        if 1 < len(names) <= width and not inputs:
-            found.setdefault(tuple(in_order(model, names)), count)
-
-    for first, last in pairwise((0, *narrow)):
-        for names, count in _in_block(flow, nodes[first:last], alive[first]):
-            add(names, first + count)
-    for count, here in enumerate(alive):
-        add(here, count)
-    return found
-
-
-def _in_block(
-    flow: _Flow, nodes: Sequence[int], alive: Collection[str]
-) -> Iterator[tuple[list[str], int]]:
-    """Yield what is alive behind each set of nodes that can come first in a block.
-
-    Sets are bit masks: bit i is ``nodes[i]``, the bit above them all what is behind
-    the block.
-    """
-    bit = {index: 1 << place for place, index in enumerate(nodes)}
-    beyond = 1 << len(nodes)
-    made = {name: bit[index] for index in nodes for name in flow.makes(index)}
-    maker = dict.fromkeys(alive, 0) | made
-    readers = {n: _mask(bit.get(r, beyond) for r in flow.readers[n]) for n in maker}
-    before = [_mask(maker[name] for name in flow.reads[index]) for index in nodes]
-    seen, layer = {0}, [0]
-    while layer:
-        fresh = []
-        for ideal in layer:
-            for place, wanted in enumerate(before):
-                grown = ideal | 1 << place
-                if wanted & ~ideal or grown in seen:
-                    continue
-                if len(seen) > IDEALS_MAX:
-                    return
-                seen.add(grown)
-                fresh.append(grown)
-                names = [
-                    name
-                    for name, mask in maker.items()
-                    if mask & grown == mask and readers[name] & ~grown
-                ]
-                yield names, grown.bit_count()
-        layer = fresh
-
-
-def _mask(bits: Iterable[int]) -> int:
-    mask = 0
-    for bit in bits:
-        mask |= bit
-    return mask
-
-
-def frontier(model: Model) -> Iterator[tuple[str, ...]]:
-    """Yield the tensors alive in front of each node and behind the last.
-
-    Nodes count that an output needs and an input changes, in the model's order. Alive
-    is what some later one of them reads.
-    """
-    flow = _Flow(model)
-    last = {name: max(readers) for name, readers in flow.readers.items()}
-    alive = dict.fromkeys(name for name in model.inputs if name in last)
-    yield tuple(alive)
-    for index, reads in flow.reads.items():
-        for name in reads:
-            if last[name] == index:
-                del alive[name]
-        alive |= dict.fromkeys(flow.makes(index))
-        yield tuple(alive)
-
-
-def _described(flow: _Flow, found: Mapping[tuple[str, ...], int]) -> Iterator[Cut]:
+def _described(flow: Flow, found: Mapping[tuple[str, ...], int]) -> Iterator[Cut]:
     """Yield cuts with what is to be known of them, in the order of the model."""
     model = flow.model
     raw = _raw(flow)
     ends = _ends(model)
     given = flow.bytes(model.inputs)
     smallest: float = float("inf")
-    rank = model.rank
-    for names in sorted(found, key=lambda n: (rank[n[-1]], len(n), found[n], n)):
+    ordered = _ordered(model, found)
+    behind = _next_ends(flow, ordered, ends)
+    for names in ordered:
         size = flow.bytes(names)
         data = [name for name in names if not _is_size(model, name)]
         notes = list(_notes(model, names, data, raw, ends))
+        at_end = len(data) == 1 and data[0] in ends
         useful = size is not None and (
-            (len(data) == 1 and data[0] in ends) or size < smallest
+            at_end or (size < smallest and size < behind[names])
         )
         raw_input = not raw.isdisjoint(names)
         if raw_input and size is not None and given is not None and size >= given:
@@ -332,6 +126,30 @@ def _described(flow: _Flow, found: Mapping[tuple[str, ...], int]) -> Iterator[Cu
         if size is not None and not useful and not notes:
             notes.append("larger than a cut in front of it")
         yield Cut(names, found[names], size, useful, tuple(notes), raw_input)
+
+
+def _ordered(
+    model: Model, found: Mapping[tuple[str, ...], int]
+) -> list[tuple[str, ...]]:
+    """Return cuts in the order of the model: by the last tensor that they wait for."""
+    return sorted(found, key=lambda n: (model.rank[n[-1]], len(n), found[n], n))
+
+
+def _next_ends(
+    flow: Flow, ordered: Sequence[tuple[str, ...]], ends: Collection[str]
+) -> dict[tuple[str, ...], float]:
+    """Return for each cut the bytes of the next that ends a layer group.
+
+    A cut inside the group is of use only if it is smaller: no kernel is cut apart then.
+    """
+    size: float = float("inf")
+    found: dict[tuple[str, ...], float] = {}
+    for names in reversed(ordered):
+        found[names] = size
+        if len(names) == 1 and names[0] in ends:
+            own = flow.bytes(names)
+            size = float("inf") if own is None else own
+    return found
 
 
 def _notes(
@@ -375,7 +193,7 @@ def _is_size(model: Model, name: str) -> bool:
     return integer and len(token.shape) <= 1 and token.nbytes <= 8 * SIZES_MAX
 
 
-def _raw(flow: _Flow) -> frozenset[str]:
+def _raw(flow: Flow) -> frozenset[str]:
     """Return the inputs, and what is made of one of them by rearranging alone."""
     raw = set(flow.model.inputs)
     for index, reads in flow.reads.items():

@@ -194,13 +194,16 @@ class SharedWeights:
         Raises:
             UnderstudyError: As `region` does.
         """
+        if not tensor.name:  # of an attribute: nothing tells it from another
+            return self._kept(tensor)
+        if tensor.name not in self._placed:
+            self._placed[tensor.name] = self._kept(tensor)
+        return self._placed[tensor.name]
+
+    def _kept(self, tensor: TensorProto) -> TensorProto:
         if tensor.data_type == TensorProto.STRING or nbytes(tensor) <= INLINE_BYTES_MAX:
             return inlined(tensor, self._folder)
-        if not tensor.name:  # of an attribute: nothing tells it from another
-            return self._written(tensor)
-        if tensor.name not in self._placed:
-            self._placed[tensor.name] = self._written(tensor)
-        return self._placed[tensor.name]
+        return self._written(tensor)
 
     def _written(self, tensor: TensorProto) -> TensorProto:
         offset = -(-self._file.tell() // _ALIGNED) * _ALIGNED

@@ -75,7 +75,8 @@ class Model:
         self.where = where
         self._sha256 = sha256
         graph = proto.graph
-        self.weights = {t.name for t in graph.initializer} | {
+        self.initializers = {t.name: t for t in graph.initializer}
+        self.weights = {*self.initializers} | {
             t.values.name for t in graph.sparse_initializer
         }
         self.inputs = inputs_of(proto)
@@ -88,6 +89,7 @@ class Model:
             if name
         }
         self.reads = tuple(tuple(reads(node)) for node in self.nodes)
+        self._tokens: dict[str, TokenType] = {}
 
     @classmethod
     def read(cls, path: Path, sizes: Mapping[str, int] | None = None) -> "Model":
@@ -129,6 +131,15 @@ class Model:
         return frozenset(found)
 
     @cached_property
+    def feeds(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """For each node, what it reads that a node makes, and which one."""
+        made = self.producer
+        return tuple(
+            tuple((name, made[name]) for name in read if name in made)
+            for read in self.reads
+        )
+
+    @cached_property
     def random(self) -> frozenset[int]:
         """Indices of the nodes that draw random numbers."""
         functions = {
@@ -152,7 +163,19 @@ class Model:
             UnderstudyError: No such tensor, or its size is not fixed.
         """
         self.known(name)
-        return Tensor(name, self._token(name))
+        if name not in self._tokens:
+            self._tokens[name] = self._token(name)
+        return Tensor(name, self._tokens[name])
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of any tensor, weights too; None if it is not fixed."""
+        if name in self.initializers:
+            return tuple(self.initializers[name].dims)
+        info = self._info(name)
+        dims = None if info is None else dims_of(info)
+        if dims is None or not all(isinstance(dim, int) for dim in dims):
+            return None
+        return tuple(map(int, dims))
 
     def known(self, name: str) -> None:
         """Check that `name` is a tensor that depends on an input.
@@ -266,7 +289,7 @@ class Model:
         The shape is that of the token; the batch dimension stays open where the
         model's own inference says that the tensor has it.
         """
-        token = self._token(name)
+        token = self.tensor(name).token
         shape: list[int | str | None] = list(token.shape)
         opened = self._open.get(name)
         dims = None if opened is None else dims_of(opened)

@@ -78,12 +78,17 @@ def _copy_weights(
     model: Model, graph: onnx.GraphProto, read: Collection[str], carry: Carry
 ) -> None:
     source = model.proto.graph
-    known = {*read, *(name for node in graph.node for name in node.output)}
-    notes = [a for a in source.quantization_annotation if a.tensor_name in known]
-    graph.quantization_annotation.extend(notes)
-    # What an annotation names must be there, though no node reads it.
-    wanted = {*read, *(p.value for a in notes for p in a.quant_parameter_tensor_names)}
-    graph.initializer.extend(carry(t) for t in source.initializer if t.name in wanted)
+    wanted = set(read)
+    if source.quantization_annotation:
+        known = wanted.union(*(node.output for node in graph.node))
+        notes = [a for a in source.quantization_annotation if a.tensor_name in known]
+        graph.quantization_annotation.extend(notes)
+        # What an annotation names must be there, though no node reads it.
+        for note in notes:
+            wanted.update(entry.value for entry in note.quant_parameter_tensor_names)
+    graph.initializer.extend(
+        carry(tensor) for name, tensor in model.initializers.items() if name in wanted
+    )
     graph.sparse_initializer.extend(
         t for t in source.sparse_initializer if t.values.name in wanted
     )

@@ -160,7 +160,8 @@ def split(
             "it; cut earlier, or map the whole model to the endpoint"
         )
     cut_names = in_order(model, cut)
-    if passing := bypassing(model, cut, behind, in_front, given):
+    sides = _Sides(model, cut, behind, in_front, given)
+    if passing := sides.passing():
         both = ", ".join(in_order(model, (*cut, *passing)))
         raise UnderstudyError(
             f"cut {quoted(cut)}: does not separate {model.where}; "
@@ -172,14 +173,14 @@ def split(
             f"cut {quoted(cut)}: both sides would draw the random numbers of "
             f"'{drawn}', and not the same; cut elsewhere"
         )
-    tail = _segment(model, cut_names, behind)
+    tail = _segment(model, cut_names, behind, sides.tail)
     unread = set(cut_names) - {tensor.name for tensor in tail.inputs}
     if unread:
         raise UnderstudyError(
             f"cut '{min(unread)}': the tail does not read it; leave it out of the cut"
         )
     return Split(
-        (_segment(model, given, [*cut, *in_front]), tail),
+        (_segment(model, given, [*cut, *in_front], sides.head), tail),
         (tuple(model.tensor(name) for name in cut_names),),
     )
 
@@ -219,23 +220,55 @@ def front(
     """Return those of `names` that can be computed without passing the cut."""
     head = needed(model, cut, given)
     behind: set[str] = set()
-    for index, node in enumerate(model.nodes):
-        reads = model.reads[index]
-        if index not in head and any(r in cut or r in behind for r in reads):
-            behind.update(node.output)
+    reached = set(cut)
+    for index, read in enumerate(model.reads):
+        if index not in head and not reached.isdisjoint(read):
+            behind.update(model.nodes[index].output)
+            reached.update(model.nodes[index].output)
     return [name for name in names if name not in behind]
 
 
 def needed(model: Model, names: Iterable[str], stop: Collection[str]) -> set[int]:
     """Return the indices of the nodes that `names` need, not walking past `stop`."""
-    todo = [name for name in names if name not in stop]
-    found: set[int] = set()
+    makers = (model.producer.get(name) for name in names if name not in stop)
+    found = {index for index in makers if index is not None}
+    todo = list(found)
     while todo:
-        index = model.producer.get(todo.pop())
-        if index is not None and index not in found:
-            found.add(index)
-            todo.extend(name for name in model.reads[index] if name not in stop)
+        for name, maker in model.feeds[todo.pop()]:
+            if maker not in found and name not in stop:
+                found.add(maker)
+                todo.append(maker)
     return found
+
+
+class _Sides:
+    """The nodes in front of a cut and behind it.
+
+    Attributes:
+        head: Those that make the cut and what is used in front of it.
+        tail: Those that make what is behind it, of what the head makes.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        cut: Sequence[str],
+        behind: Sequence[str],
+        in_front: Sequence[str],
+        given: Sequence[str],
+    ) -> None:
+        self._model = model
+        self.head = needed(model, (*cut, *in_front), given)
+        made = {name for index in self.head for name in model.nodes[index].output}
+        known = (made | set(model.inputs) | set(given)) & model.dynamic
+        self._known = known - set(cut)
+        self.tail = needed(model, behind, known | set(cut))
+
+    def passing(self) -> list[str]:
+        """Return what the tail reads, other than the cut, of what the head knows."""
+        reads = self._model.reads
+        read = {name for index in self.tail for name in reads[index]}
+        return in_order(self._model, read & self._known)
 
 
 def bypassing(
@@ -249,12 +282,7 @@ def bypassing(
 
     The head computes `cut` and `in_front`; what is given to it counts too.
     """
-    head_nodes = needed(model, (*cut, *in_front), given)
-    head_makes = {name for index in head_nodes for name in model.nodes[index].output}
-    known = (head_makes | set(model.inputs) | set(given)) & model.dynamic - set(cut)
-    tail_nodes = needed(model, behind, known | set(cut))
-    read = {name for index in tail_nodes for name in model.reads[index]}
-    return in_order(model, read & known)
+    return _Sides(model, cut, behind, in_front, given).passing()
 
 
 def drawn_twice(
@@ -283,12 +311,20 @@ def quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _segment(model: Model, given: Sequence[str], outputs: Sequence[str]) -> Segment:
-    """Return the segment that makes `outputs` from `given` and the model's inputs."""
+def _segment(
+    model: Model,
+    given: Sequence[str],
+    outputs: Sequence[str],
+    found: Iterable[int] | None = None,
+) -> Segment:
+    """Return the segment that makes `outputs` from `given` and the model's inputs.
+
+    Its nodes are `found`, or those that are needed.
+    """
     for name in outputs:
         model.known(name)
     made = in_order(model, outputs)
-    nodes = sorted(needed(model, made, given))
+    nodes = sorted(needed(model, made, given) if found is None else found)
     offered = dict.fromkeys((*model.inputs, *given))
     copied = [name for name in made if name in offered]
     read = {name for index in nodes for name in model.reads[index]} | set(copied)

@@ -12,6 +12,7 @@ from understudy.commands.ending import INTERRUPTED, complain
 
 COMMANDS = (
     "demo",
+    "split",
     "explore",
     "check",
     "draw",

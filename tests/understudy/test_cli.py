@@ -370,6 +370,7 @@ def test_help_names_every_command_in_the_order_of_use() -> None:
     names = [line.split()[0] for line in text.splitlines()]
     assert names == [
         "demo",
+        "split",
         "explore",
         "check",
         "draw",
@@ -384,7 +385,9 @@ def test_help_names_every_command_in_the_order_of_use() -> None:
     assert "..." not in text
 
 
-@pytest.mark.parametrize("command", ["demo", "check", "draw", "device", "up", "status"])
+@pytest.mark.parametrize(
+    "command", ["demo", "split", "check", "draw", "device", "up", "status"]
+)
 def test_help_of_a_command_holds_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

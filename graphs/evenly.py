@@ -1,0 +1,102 @@
+"""A model cut into parts of about the same work."""
+
+import math
+from collections.abc import Sequence
+
+from dataflow.errors import UnderstudyError
+from graphs.onnx_model import Model
+from graphs.separation import frontier
+from graphs.split import needed
+
+_WEIGHT = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
+"""Convolution -> which of its inputs is the weight."""
+_PRODUCTS = frozenset(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"))
+
+
+def even_cuts(model: Model, parts: int) -> tuple[list[tuple[str, ...]], str]:
+    """Return cuts of one tensor that divide the work evenly, and what was counted.
+
+    The largest part is as small as it can be; of such divisions the one with the fewest
+    bytes between parts is taken.
+
+    Args:
+        model: What to cut.
+        parts: How many there are to be, at least 2.
+
+    Raises:
+        UnderstudyError: There are not that many places where one tensor separates.
+    """
+    nodes = [index for index in sorted(needed(model, model.outputs, ()))
+             if not model.dynamic.isdisjoint(model.reads[index])]  # fmt: skip
+    macs = [macs_of(model, index) for index in nodes]
+    measure = "multiplications" if sum(macs) else "nodes"
+    work = macs if sum(macs) else [1] * len(nodes)
+    done = [0]
+    for each in work:
+        done.append(done[-1] + each)
+    places = [
+        (done[count], alive[0], model.tensor(alive[0]).token.nbytes)
+        for count, alive in enumerate(frontier(model))
+        if len(alive) == 1 and alive[0] not in model.inputs and _sized(model, alive[0])
+    ]
+    if len(places) < parts - 1:
+        raise UnderstudyError(
+            f"model {model.where}: one tensor separates at {len(places)} places, "
+            f"{parts} parts need {parts - 1}; ask for fewer, or name cuts of several "
+            "tensors with --at"
+        )
+    chosen = _divide([(at, size) for at, _, size in places], done[-1], parts)
+    return [(places[index][1],) for index in chosen], measure
+
+
+def _divide(
+    places: Sequence[tuple[int, int]], total: int, parts: int
+) -> tuple[int, ...]:
+    """Return which of `places`, (work in front, bytes), divide the work best."""
+    # Per place of the last cut so far: the largest part, the bytes, all the cuts.
+    best: list[tuple[int, int, tuple[int, ...]]] = [
+        (at, size, (index,)) for index, (at, size) in enumerate(places)
+    ]
+    for _ in range(parts - 2):
+        best = [
+            min(
+                (max(most, at - places[end][0]), crossing + size, (*before, index))
+                for end, (most, crossing, before) in enumerate(best[:index])
+            )
+            if index
+            else (total + 1, 0, ())
+            for index, (at, size) in enumerate(places)
+        ]
+    ends = zip(best, places, strict=True)
+    return min((max(m, total - at), b, cuts) for (m, b, cuts), (at, _) in ends)[2]
+
+
+def _sized(model: Model, name: str) -> bool:
+    try:
+        model.tensor(name)
+    except UnderstudyError:
+        return False
+    return True
+
+
+def macs_of(model: Model, index: int) -> int:
+    """Return the multiplications of a node for one frame; 0 if it has few or none."""
+    node = model.nodes[index]
+    made = model.shape(node.output[0])
+    if made is None or not math.prod(made):
+        return 0
+    if node.op_type in _WEIGHT:
+        weight = model.shape(node.input[_WEIGHT[node.op_type]])
+        if not weight or not all(weight):
+            return 0
+        if node.op_type == "ConvTranspose":
+            taken = model.shape(node.input[0])
+            return math.prod(taken or (0,)) * math.prod(weight[1:])
+        return math.prod(made) * math.prod(weight[1:])
+    if node.op_type in _PRODUCTS:
+        taken = model.shape(node.input[0])
+        if not taken:
+            return 0
+        across = any(a.name == "transA" and a.i for a in node.attribute)
+        return math.prod(made) * (taken[0] if across else taken[-1])
+    return 0
