@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from actors import params as read
 from actors.batch_trial import BATCH_ERROR_MAX, batch_error, rows
 from actors.ring import ring
-from actors.sessions import SESSIONS, first_line
+from actors.sessions import SESSIONS, Settings, first_line
 from dataflow.behaviour import Behaviour, Params, Site, known_params
 from dataflow.errors import ActorError, UnderstudyError, nearest
 from dataflow.graph import Port, TokenType
@@ -119,6 +119,7 @@ class OnnxSegment(Behaviour):
             if "file" in params
             else site.plan_folder / SEGMENTS / f"{params['segment']}.onnx"
         )
+        self._settings = Settings(site.threads, site.providers)
         self._session: InferenceSession | None = None
         self._run: Callable[[IOBinding], None] = _not_started
         self._ring: Iterator[_Place] = iter(())
@@ -127,7 +128,7 @@ class OnnxSegment(Behaviour):
     def start(self) -> None:
         if "segment" in self.params:
             _verify(self._file, self.params["segment"])
-        self._session = SESSIONS.acquire(self._file)
+        self._session = SESSIONS.acquire(self._file, self._settings)
         _match(self._file, "input", self._inputs, self._session.get_inputs())
         _match(self._file, "output", self._outputs, self._session.get_outputs())
         self._run = self._session.run_with_iobinding
@@ -262,7 +263,7 @@ class OnnxSegment(Behaviour):
         self._run = _not_started
         if self._session is not None:
             self._session = None
-            SESSIONS.release(self._file)
+            SESSIONS.release(self._file, self._settings)
 
 
 def port_names(tensors: Sequence[str]) -> list[str]:

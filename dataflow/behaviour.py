@@ -41,6 +41,10 @@ class Site:
     An actor that reuses its output memory keeps a ring of this many."""
     batch: int = 1
     """Firings that may come at once, see `Behaviour.fire_many`."""
+    threads: int = 1
+    """Threads that a firing may compute with."""
+    providers: tuple[str, ...] = ()
+    """What may compute, by preference, as the library under an actor names it."""
 
 
 class StreamEnd(Exception):  # noqa: N818  (like StopIteration: not an error)
