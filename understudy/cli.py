@@ -16,6 +16,7 @@ COMMANDS = (
     "explore",
     "check",
     "draw",
+    "profile",
     "simulate",
     "device",
     "up",

@@ -70,7 +70,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the whole model's session added to the process, and at most."""
+    """What the session of the whole added to the process, and what it held at most."""
 
     session_mb: float
     peak_mb: float
@@ -209,14 +209,37 @@ def write_profile(profile: Profile | LinkProfile, path: Path) -> None:
         for side in ("inputs", "outputs"):
             data["model"][side] = [[*each.values()] for each in data["model"][side]]
         data["nodes"] = [[*node.values()] for node in data["nodes"]]
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _partial(path)
     try:
         partial.write_text(_dumped({"understudy": PROFILE_VERSION, **data}))
         partial.replace(path)
     except OSError as error:
-        raise MisuseError(
-            f"{path}: cannot be written ({error.strerror}); name another file"
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written before measuring, not after it.
+
+    Raises:
+        MisuseError: It is a folder, its folder is not there or not ours.
+    """
+    if path.is_dir():
+        raise MisuseError(f"{path}: is a folder; name a file in it")
+    try:
+        _partial(path).touch()
+        _partial(path).unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _unwritable(path: Path, error: OSError) -> MisuseError:
+    return MisuseError(
+        f"{path}: cannot be written ({error.strerror}); name another file"
+    )
 
 
 def _dumped(data: Mapping[str, Any]) -> str:

@@ -1,0 +1,38 @@
+"""A profile as a terminal shows it: the whole, and the cuts that were measured."""
+
+from understudy.profile_file import CutTime, Profile
+
+_WIDTH_MAX = 44
+
+
+def profile_text(profile: Profile) -> str:
+    """Return a short table; the file has all of it."""
+    whole, noise = profile.whole, profile.noise
+    busy = ": too busy, measure again when it rests" if noise.flagged else ""
+    threads = f"{profile.session.threads} thread"
+    if profile.session.threads > 1:
+        threads += "s"
+    lines = [
+        f"{profile.model.file} on {profile.device}: {profile.machine['processor']}, "
+        f"{threads}",
+        f"whole    {whole.min_ms:.3f} ms (p50 {whole.p50_ms:.3f}, p95 "
+        f"{whole.p95_ms:.3f}; {profile.rounds} rounds)",
+        f"noise    p90 {noise.p90_over_min:.2f} x the least{busy}",
+        f"memory   session {profile.memory.session_mb:.0f} MB, "
+        f"peak of the process {profile.memory.peak_mb:.0f} MB",
+        f"cut      adds {profile.boundary_ms:+.3f} ms (median)",
+    ]
+    measured = [cut for cut in profile.cuts if cut.source == "measured"]
+    if measured:
+        lines += ["", f"{'measured cut':{_WIDTH_MAX}}{'head ms':>10}{'tail ms':>10}"]
+        lines += map(_row, measured)
+    others = [cut for cut in profile.cuts if cut.source != "measured"]
+    lines += ["", f"{len(others)} more cuts predicted; {profile.seconds:.1f} s"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _row(cut: CutTime) -> str:
+    name = ", ".join(cut.tensors)
+    if len(name) > _WIDTH_MAX - 2:
+        name = f"…{name[3 - _WIDTH_MAX :]}"
+    return f"{name:{_WIDTH_MAX}}{cut.head_ms:>10.3f}{cut.tail_ms:>10.3f}"

@@ -1,0 +1,107 @@
+"""Times of segments of a model, each run as a device runs it.
+
+Noise only ever adds to a time, and comes in bursts: so the least of many is reported,
+and everything is measured in turn, so that a burst strikes all alike.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.onnx_segment import OnnxSegment
+from dataflow.behaviour import Site
+from dataflow.clock import now_s
+from graphs.split import Segment
+from understudy.profile_file import SessionFacts
+
+Array = NDArray[Any]
+
+SLOTS = 3
+"""Results that a device keeps unchanged behind a frame: a window of one."""
+_PROBE_SIDE = 64
+
+
+class TimedSegment:
+    """A segment that is ready to run; close it.
+
+    Args:
+        segment: Of a model.
+        file: Of the segment.
+        session: How it computes.
+        given: Tensor of the model -> token; all that the segment takes.
+
+    Raises:
+        UnderstudyError: onnxruntime cannot load it, or not so.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        file: Path,
+        session: SessionFacts,
+        given: Mapping[str, Array],
+    ) -> None:
+        params = {
+            "file": str(file),
+            "inputs": [tensor.json() for tensor in segment.inputs],
+            "outputs": [tensor.json() for tensor in segment.outputs],
+        }
+        site = Site(
+            device="profile",
+            stream="profile",
+            incarnation=0,
+            plan_folder=file.parent,
+            run_folder=None,
+            slots=SLOTS,
+            threads=session.threads,
+            providers=session.providers,
+        )
+        self._segment = segment
+        self._actor = OnnxSegment(params, site)
+        self._actor.start()
+        self._tokens = [given[tensor.name] for tensor in segment.inputs]
+
+    def values(self) -> dict[str, Array]:
+        """Run it, and return what it makes, by the names of the model."""
+        made = self._segment.made
+        answer = self._actor.fire(*self._tokens)
+        answers = answer if len(made) > 1 else (answer,)
+        return {name: np.array(a) for name, a in zip(made, answers, strict=True)}
+
+    def __call__(self) -> None:
+        self._actor.fire(*self._tokens)
+
+    def close(self) -> None:
+        self._actor.stop()
+
+
+def probe() -> Callable[[], None]:
+    """Return a fixed amount of work: a product of matrices of integers.
+
+    Of floats it would be done by a library that spreads it over threads.
+    """
+    a = np.arange(_PROBE_SIDE**2, dtype=np.int64).reshape(_PROBE_SIDE, _PROBE_SIDE)
+
+    def product() -> None:
+        a @ a
+
+    return product
+
+
+def in_turn(calls: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Return the times of each of `calls`, in seconds.
+
+    Each is called twice a round, and only the second counts: the first gets back the
+    caches that the others have emptied, as a device that runs nothing else has them.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, mine in zip(calls, times, strict=True):
+            call()
+            start_s = now_s()
+            call()
+            mine.append(now_s() - start_s)
+    return times
