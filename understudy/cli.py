@@ -13,10 +13,10 @@ from understudy.commands.ending import INTERRUPTED, complain
 COMMANDS = (
     "demo",
     "split",
+    "profile",
     "explore",
     "check",
     "draw",
-    "profile",
     "simulate",
     "device",
     "up",

@@ -371,6 +371,7 @@ def test_help_names_every_command_in_the_order_of_use() -> None:
     assert names == [
         "demo",
         "split",
+        "profile",
         "explore",
         "check",
         "draw",
