@@ -80,7 +80,9 @@ def profile(
     anchors: int | None,
     input_file: Path | None,
 ) -> None:
-    """Measure MODEL on this machine, wherever it can be cut, for `explore`.
+    """Measure MODEL on this machine, wherever it can be cut.
+
+    The file it writes is what `explore` reads.
 
     Example: understudy profile net.onnx --name pi --threads 4
     """
