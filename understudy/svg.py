@@ -2,6 +2,7 @@
 
 import io
 import re
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,27 +19,9 @@ class Plot:
         self.width, self.height = width, height
 
     def __enter__(self) -> "Plot":
-        import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        self._style = mpl.rc_context(
-            {
-                "svg.fonttype": "none",
-                "svg.hashsalt": "understudy",
-                "path.simplify": False,
-                "font.size": 10.5,
-                "text.color": INK,
-                "axes.edgecolor": FAINT,
-                "axes.labelcolor": INK,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.facecolor": "none",
-                "xtick.color": FAINT,
-                "ytick.color": FAINT,
-                "xtick.labelcolor": INK,
-                "ytick.labelcolor": INK,
-            }
-        )
+        self._style = _style()
         self._style.__enter__()
         # One point of the figure is one unit of the SVG's view box: one CSS pixel.
         self.figure = Figure(figsize=(self.width / 72, self.height / 72))
@@ -56,22 +39,55 @@ class Plot:
             (left / w, bottom / h, (w - left - right) / w, (h - bottom - top) / h)
         )
 
-    def document(self, name: str) -> str:
-        """Return the plot as a file of its own: dark ink on white paper."""
-        svg = self.text(name).replace("currentColor", "#1b1f24")
-        svg = svg.replace("var(--faint)", "#9aa4ae").replace("var(--paper)", "#fff")
-        style = "<style>text{font-family:sans-serif!important}</style>"
-        paper = '<rect width="100%" height="100%" fill="#fff"/>'
-        head, end, rest = svg.partition(">")
-        return f"{head}{end}{style}{paper}{rest}"
-
     def text(self, name: str) -> str:
         """Return the plot as an element for a page, in the page's colours."""
         buffer = io.StringIO()
-        self.figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None}
-        )
+        with _style():
+            self.figure.savefig(
+                buffer, format="svg", transparent=True, metadata={"Date": None}
+            )
         return svg_text(buffer.getvalue(), f"{name}{self.width}", self.width)
+
+    def pdf(self) -> bytes:
+        """Return the plot as a PDF file, for a paper; the same plot, the same bytes."""
+        buffer = io.BytesIO()
+        with _style():
+            self.figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+        return buffer.getvalue()
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    return mpl.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "understudy",
+            "pdf.fonttype": 42,
+            "path.simplify": False,
+            "font.size": 10.5,
+            "text.color": INK,
+            "axes.edgecolor": FAINT,
+            "axes.labelcolor": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.facecolor": "none",
+            "xtick.color": FAINT,
+            "ytick.color": FAINT,
+            "xtick.labelcolor": INK,
+            "ytick.labelcolor": INK,
+        }
+    )
+
+
+def document(svg: str) -> str:
+    """Return what `Plot.text` gave as a file of its own: dark ink on white paper."""
+    svg = svg.replace("currentColor", "#1b1f24")
+    svg = svg.replace("var(--faint)", "#9aa4ae").replace("var(--paper)", "#fff")
+    style = "<style>text{font-family:sans-serif!important}</style>"
+    paper = '<rect width="100%" height="100%" fill="#fff"/>'
+    head, end, rest = svg.partition(">")
+    return f"{head}{end}{style}{paper}{rest}"
 
 
 def svg_text(document: str, name: str, width: int) -> str:

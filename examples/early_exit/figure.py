@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from examples.early_exit.tradeoff import Point
-from understudy.svg import FAINT, INK, Plot
+from understudy.svg import FAINT, INK, Plot, document
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ def draw(points: Sequence[Point], bits_per_s: float | None) -> str:
         shown = [point for point in points if point.scene == scene]
         axes = plot.axes_at(left=WIDTH / 2 + 36, right=14, bottom=40, top=28)
         _latency(axes, shown, where)
-        return plot.document("early-exit")
+        return document(plot.text("early-exit"))
 
 
 def _accuracy(ax: "Axes", points: Sequence[Point]) -> None:

@@ -78,6 +78,12 @@ from understudy.commands.options import PATH, Finite
 @click.option("--all", "everything", is_flag=True, help="Print every partition.")
 @click.option("--json", "json_file", type=PATH, help="Write all of it there.")
 @click.option("--csv", "csv_file", type=PATH, help="Write a line a partition there.")
+@click.option(
+    "--report",
+    "report_folder",
+    type=PATH,
+    help="Write a page with all tables and plots there; plots also as SVG and PDF.",
+)
 def explore(
     model: Path,
     endpoint: Path | None,
@@ -97,6 +103,7 @@ def explore(
     everything: bool,
     json_file: Path | None,
     csv_file: Path | None,
+    report_folder: Path | None,
 ) -> None:
     """Say where to cut MODEL between two devices, and what that gains.
 
@@ -141,6 +148,10 @@ def explore(
         write_file(json_file, json.dumps(result.to_json(), indent=1) + "\n")
     if csv_file is not None:
         write_file(csv_file, result.to_csv())
+    if report_folder is not None:
+        from understudy.explore_page import write_folder
+
+        click.echo(f"report: {write_folder(result, report_folder)}")
     sys.exit(0 if all(panel.best for panel in result.panels) else 1)
 
 
