@@ -16,6 +16,7 @@ ENTRY_POINTS = "understudy.actors"
 
 LIBRARY = {
     "images": "actors.images:Images",
+    "arrays": "actors.arrays:Arrays",
     "normalise": "actors.normalise:Normalise",
     "onnx": "actors.onnx_segment:OnnxSegment",
     "confidence": "actors.confidence:Confidence",
@@ -26,6 +27,7 @@ LIBRARY = {
     "select": "actors.routing:Select",
     "encode": "actors.codec:Encode",
     "decode": "actors.codec:Decode",
+    "pack": "actors.pack:Pack",
     "results": "actors.results:Results",
 }
 

@@ -11,7 +11,7 @@ from graphs.external import Carry
 from graphs.onnx_model import Model
 from graphs.split import Segment, front, needed, whole
 
-_OPSET_INT8 = 11  # the first with DynamicQuantizeLinear
+OPSET_INT8 = 11  # the first with DynamicQuantizeLinear
 
 
 def with_codec(
@@ -40,10 +40,10 @@ def with_codec(
         UnderstudyError: The model's operator set is too old for the codec.
     """
     opset = max(o.version for o in model.proto.opset_import if not o.domain)
-    if codec == "int8" and opset < _OPSET_INT8:
+    if codec == "int8" and opset < OPSET_INT8:
         raise UnderstudyError(
             f"model {model.where}: operator set {opset} has no DynamicQuantizeLinear, "
-            f"which codec int8 needs; export it with {_OPSET_INT8} or later"
+            f"which codec int8 needs; export it with {OPSET_INT8} or later"
         )
     renamed: dict[str, dict[str, str]] = {}
     """Tensor that a node behind a cut makes -> names of what it reads."""

@@ -4,7 +4,8 @@ Every useful cut of the model is one. So are the two ends: the model's input (al
 is computed by the next device) and its output (all of it was computed by this one).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,6 +14,7 @@ from dataflow.errors import UnderstudyError
 from dataflow.graph import TokenType
 from graphs.cuts import Cut, cuts
 from graphs.onnx_model import Model
+from graphs.rounded import OPSET_INT8
 from graphs.split import front, needed
 from understudy.costs import Crossing, Part
 from understudy.profile_file import CutTime, Profile, Source
@@ -123,10 +125,10 @@ def _cut(model: Model, cut: Cut, total: int, answer_bytes: int) -> Place:
 def _remote(model: Model, answer_bytes: int, jpeg_bytes: int | None) -> Iterable[Place]:
     tokens = [model.tensor(name).token for name in model.inputs]
     size = sum(token.nbytes for token in tokens)
-    frame = _frame_bytes(tokens)
-    if frame is not None:
+    shape = frame_shape(model)
+    if shape is not None:
         yield Place(
-            model, "send raw (uint8)", "raw", model.inputs, 0.0, frame, True,
+            model, "send raw (uint8)", "raw", model.inputs, 0.0, math.prod(shape), True,
             answer_bytes, fixed=True,
         )  # fmt: skip
     if jpeg_bytes is not None:
@@ -137,20 +139,23 @@ def _remote(model: Model, answer_bytes: int, jpeg_bytes: int | None) -> Iterable
     kinds = " + ".join(dict.fromkeys(token.dtype for token in tokens))
     yield Place(
         model, f"all remote ({kinds} input)", "input", model.inputs, 0.0, size, True,
-        answer_bytes,
+        answer_bytes, fixed=True,
     )  # fmt: skip
 
 
-def _frame_bytes(tokens: Sequence[TokenType]) -> int | None:
-    """Return the size of a frame as a camera has it; None if the input is no picture.
+def frame_shape(model: Model) -> tuple[int, int, int] | None:
+    """Return [H, W, C] of a frame as a camera has it; None: the input is no picture.
 
-    A picture is float32 [1, C, H, W] or [1, H, W, C] with 1 or 3 channels.
+    A picture is one input float32 [1, C, H, W] with 1 or 3 channels.
     """
+    tokens = [model.tensor(name).token for name in model.inputs]
     if len(tokens) != 1 or tokens[0].dtype != "float32":
         return None
-    shape = tokens[0].shape
-    picture = len(shape) == 4 and shape[0] == 1 and {1, 3} & {shape[1], shape[3]}
-    return tokens[0].nbytes // 4 if picture else None
+    match tokens[0].shape:
+        case (1, (1 | 3) as channels, height, width):
+            return height, width, channels
+        case _:
+            return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,6 +267,9 @@ def crossings(
     plain = Crossing(place.tensors, place.bytes, place.bytes, place.answer_bytes)
     if place.fixed:
         return (plain,)
+    opset = max(o.version for o in place.model.proto.opset_import if not o.domain)
+    if opset < OPSET_INT8:  # then no deployment can have it
+        codecs = [codec for codec in codecs if not codec.startswith("int8")]
     found = [plain] if "none" in codecs else []
     time = near.time(place) or far.time(place)
     measured = time.wire if time is not None else {}

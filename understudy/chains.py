@@ -12,7 +12,7 @@ Source:
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from understudy.candidates import REMOTE, Device, Place, crossings
@@ -74,23 +74,23 @@ class Search:
     pins: Mapping[int, int] = field(default_factory=dict)
 
     def rows(self) -> list[Found]:
-        """Return the best partition for each place of the first crossing, in order."""
-        return [self._best(place) for place in self.places]
+        """Return the best partition for each place of the first crossing, in order.
+
+        A deployment has one codec for a model, on all its links.
+        """
+        if len(self.devices) == 2 or len(self.codecs) == 1:
+            return [self._best(place) for place in self.places]
+        each = [replace(self, codecs=(codec,)).rows() for codec in self.codecs]
+        return [min(found, key=self._score) for found in zip(*each, strict=True)]
 
     def variants(self, found: Found) -> Iterator[Found]:
-        """Yield a partition with each codec that its first crossing may have."""
-        if not found.places:
+        """Yield a partition with each codec it may have; of one of a chain, itself."""
+        if len(found.places) != 1:
             yield found
             return
-        rest = [
-            _Way(place, crossing)
-            for place, crossing in zip(
-                found.places[1:], found.partition.crossings[1:], strict=True
-            )
-        ]
         for way in self._ways[0]:
             if way.place is found.places[0]:
-                yield self._partition((way, *rest))
+                yield self._partition((way,))
 
     def misplaced(self, index: int, start: Place | None, end: Place | None) -> int:
         """Return how many nodes that are pinned elsewhere device `index` would run."""

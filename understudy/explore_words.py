@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dataflow.errors import MisuseError, nearest
 from understudy.candidates import CODECS, LOSSLESS, Device
-from understudy.costs import OBJECTIVES, Link, Power
+from understudy.costs import OBJECTIVES, Exit, Link, Power
+from understudy.explore_subject import Subject
 from understudy.profile_file import read_link_profile, read_profile
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
@@ -167,3 +168,19 @@ def read_devices(
         )
         for name, path in profiles.items()
     ]
+
+
+def early_exit(subject: Subject, share: float | None, ms: float) -> Exit | None:
+    """Return the early exit of what is explored, if it has one and its share is given.
+
+    Raises:
+        MisuseError: A share is given for what has no exit.
+    """
+    if share is None:
+        return None
+    if not subject.exit_tensor:
+        raise MisuseError(
+            f"--exit-share: {subject.model.where} has no early exit; explore a graph "
+            "file with `exits`"
+        )
+    return Exit(subject.exit_tensor, share, ms)

@@ -100,7 +100,15 @@ def test_chain_of_three_is_the_best_of_all(digits: Model, weights) -> None:
     dynamic = [score(weights, cost(f.partition, power)) for f in search.rows()]
     every = []
     for first, second in itertools.product(search._ways[0], search._ways[1]):
-        if second.place is first.place or first.place.nodes <= second.place.nodes:
+        onward = second.place is first.place or (
+            second.place.kind == "single" and first.place.nodes <= second.place.nodes
+        )
+        one_codec = {first.crossing.codec, second.crossing.codec} in (
+            {"none"},
+            {"zstd"},
+        )
+        plain = {p.fixed for p in (first.place, second.place)} == {True, False}
+        if onward and (one_codec or plain):
             every.append(search._partition((first, second)))
         every.append(search._partition((first,)))
     tried = [score(weights, cost(f.partition, power)) for f in every]

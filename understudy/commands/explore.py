@@ -75,6 +75,15 @@ from understudy.commands.options import PATH, Finite
     type=click.IntRange(0),
     help="That come back of a frame; default: the model's outputs.",
 )
+@click.option(
+    "--exit-share",
+    type=Finite(0, 1),
+    help="Of frames that the early exit of a graph file answers.",
+)
+@click.option("--exit-ms", type=Finite(0), default=0.0, help="That the exit takes.")
+@click.option(
+    "--write", "folder", type=PATH, help="Write the best as files for `up` there."
+)
 @click.option("--all", "everything", is_flag=True, help="Print every partition.")
 @click.option("--json", "json_file", type=PATH, help="Write all of it there.")
 @click.option("--csv", "csv_file", type=PATH, help="Write a line a partition there.")
@@ -100,6 +109,9 @@ def explore(
     slow: float | None,
     jpeg_bytes: int | None,
     answer_bytes: int | None,
+    exit_share: float | None,
+    exit_ms: float,
+    folder: Path | None,
     everything: bool,
     json_file: Path | None,
     csv_file: Path | None,
@@ -109,15 +121,17 @@ def explore(
 
     Every cut is looked at, and so are all local, all remote, and sending the frame as
     it is. Times come from `understudy profile`; nothing runs. Exit status 1: the
-    constraints exclude everything.
+    constraints exclude everything. A graph file may stand in place of MODEL: then its
+    early exit counts.
 
     Example: understudy explore net.onnx --endpoint pi.json --server lab.json
     --link 16mbit,5ms
     """
-    from graphs.onnx_model import Model
     from understudy import explore_words as words
     from understudy.constraints import Constraints
+    from understudy.explore_subject import read_subject
     from understudy.explore_text import show
+    from understudy.explored_deployment import write_best
     from understudy.exploring import Wish
     from understudy.exploring import explore as explored
 
@@ -127,6 +141,7 @@ def explore(
     first = next(iter(profiles))
     devices = words.read_devices(profiles, {} if slow is None else {first: slow})
     found = [words.parse_link(link) for link in links]
+    subject = read_subject(model)
     wish = Wish(
         devices=devices,
         links=[found] if chain else [[link] for link in found],
@@ -141,8 +156,9 @@ def explore(
         power=None if power is None else words.parse_power(power),
         answer_bytes=answer_bytes,
         jpeg_bytes=jpeg_bytes,
+        exit=words.early_exit(subject, exit_share, exit_ms),
     )
-    result = explored(Model.read(model), wish)
+    result = explored(subject.model, wish)
     show(result, everything=everything)
     if json_file is not None:
         write_file(json_file, json.dumps(result.to_json(), indent=1) + "\n")
@@ -152,6 +168,8 @@ def explore(
         from understudy.explore_page import write_folder
 
         click.echo(f"report: {write_folder(result, report_folder)}")
+    if folder is not None:
+        click.echo(f"\nunderstudy up {write_best(folder, subject, result)}")
     sys.exit(0 if all(panel.best for panel in result.panels) else 1)
 
 

@@ -1,0 +1,232 @@
+"""The chosen partition as files that `understudy up` runs as they are.
+
+A model by itself gets a graph around it (`understudy.explored_graph`); a graph file is
+used as it stands.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataflow.errors import MisuseError, UnderstudyError
+from understudy.candidates import frame_shape
+from understudy.exploration import Exploration, Row
+from understudy.explore_subject import Subject
+from understudy.explored_graph import NETWORK, PACK, PREPARE, SINK, SOURCE, write_graph
+
+ENDPOINT = "endpoint"
+PORT = 7000
+DEADLINE_MS_MIN = 1000.0
+RATE_HZ_MAX = 30.0
+LOAD = 0.7
+"""Share of the possible throughput that the written source asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """How a written deployment plays.
+
+    Attributes:
+        rate_hz: Of the source of a model by itself.
+        window: Frames under way at most.
+    """
+
+    rate_hz: float
+    window: int
+
+
+def script_for(row: Row) -> Script:
+    """Return a rate that the partition can keep, and the window that it takes."""
+    rate_hz = min(RATE_HZ_MAX, LOAD * row.cost.fps)
+    window = max(4, math.ceil(2 * rate_hz * row.cost.total_ms / 1e3) + 1)
+    return Script(float(f"{rate_hz:.3g}"), window)
+
+
+def write_best(folder: Path, subject: Subject, exploration: Exploration) -> Path:
+    """Write the best partition over the first links; return the deployment file.
+
+    Raises:
+        UnderstudyError: The constraints exclude all, or no deployment can do it.
+    """
+    panel = exploration.panels[0]
+    if panel.best is None:
+        raise UnderstudyError(f"{folder}: nothing to write; {panel.why}")
+    servers = [device.name for device in exploration.devices[1:]]
+    return write_deployment(folder, subject, panel.best, servers=servers)
+
+
+def write_deployment(
+    folder: Path,
+    subject: Subject,
+    row: Row,
+    *,
+    servers: Sequence[str] = ("server",),
+    script: Script | None = None,
+    threads: Mapping[str, int] | None = None,
+) -> Path:
+    """Write the files of a partition; return the deployment file.
+
+    Args:
+        folder: Made if missing. Other files in it stay.
+        subject: What was explored.
+        row: The partition.
+        servers: Names of the devices behind the endpoint.
+        script: Unless given, `script_for` the row.
+        threads: Device -> threads of its sessions; 1 where not given.
+
+    Raises:
+        MisuseError: The folder cannot be written.
+        UnderstudyError: A deployment cannot do what the row says.
+    """
+    script = script or script_for(row)
+    lines = _deployment(folder, subject, row, servers[: len(row.crossings)], script)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if subject.graph is None:
+            write_graph(folder, subject.model, script.rate_hz)
+        path = folder / "deployment.yaml"
+        path.write_text("\n".join(lines) + "\n")
+    except OSError as error:
+        raise MisuseError(
+            f"{folder}: cannot be written ({error.strerror}); name another folder"
+        ) from None
+    return path
+
+
+def _deployment(
+    folder: Path, subject: Subject, row: Row, servers: Sequence[str], script: Script
+) -> list[str]:
+    last = servers[-1] if servers else ENDPOINT
+    deadline_ms = max(DEADLINE_MS_MIN, 5 * row.cost.total_ms)
+    before, behind, answering, ends = _around(subject)
+    graph = "graph.yaml"
+    if subject.graph is not None:
+        graph = os.path.relpath(subject.graph.path, folder)
+    first = last if row.kind == "raw" else ENDPOINT
+    network = _placed(row, servers, exits=bool(subject.exit_tensor))
+    return [
+        f"# {subject.model.where}, cut at: {row.label}",
+        f"# Expected: {row.cost.total_ms:.4g} ms a frame, at most "
+        f"{row.cost.fps:.4g} frames/s ({row.source}).",
+        "understudy: 1",
+        f"deployment: {_quoted(Path(subject.model.where).stem)}",
+        f"graph: {_quoted(graph)}",
+        "devices:",
+        f"  {ENDPOINT}: {{role: endpoint}}",
+        *_server_lines(servers),
+        "map:",
+        *(f"  {_quoted(name)}: {ENDPOINT}" for name in ends),
+        *(f"  {_quoted(name)}: {first}" for name in before),
+        f"  {_quoted(subject.actor)}: {network}",
+        *(f"  {_quoted(name)}: {last}" for name in behind),
+        "failover:",
+        f"  order: [{_quoted(answering)}]",
+        f"  deadline_ms: {deadline_ms:.0f}",
+        f"  window: {script.window}",
+    ]
+
+
+def _server_lines(servers: Sequence[str]) -> Iterator[str]:
+    if servers:
+        yield "  # On a machine of its own: listen on 0.0.0.0, `connect` to its name,"
+        yield "  # and `keys` (see `understudy keys`)."
+    for index, name in enumerate(servers):
+        listen = f"tcp://127.0.0.1:{PORT + index}"
+        yield f'  {name}: {{role: server, listen: "{listen}"}}'
+
+
+def _placed(row: Row, servers: Sequence[str], *, exits: bool) -> str:
+    """Return where the network runs, as a mapping has it.
+
+    Raises:
+        UnderstudyError: A deployment cannot say it.
+    """
+    kinds = (row.kind,) if row.kind != "chain" else ()
+    if exits and row.pieces.exit is None:
+        raise UnderstudyError(
+            f"{row.label}: the early exit reads a tensor behind it, and it is decided "
+            "on the endpoint for every frame; choose a cut behind that tensor"
+        )
+    if "jpeg" in kinds:
+        raise UnderstudyError(
+            f"{row.label}: no actor makes JPEG; write an actor of your own for it"
+        )
+    if "local" in kinds:
+        return ENDPOINT
+    if "raw" in kinds or "input" in kinds:
+        return servers[-1]
+    codecs = {codec for _, codec in row.crossings}
+    cuts = [crossing.tensors for crossing in row.pieces.crossings]
+    remote = [label for label, _ in row.crossings if row.depth == 0]
+    if remote or len(set(cuts)) < len(cuts) or len(codecs) > 1:
+        raise UnderstudyError(
+            f"{row.label}: a device of the chain computes nothing, or codecs differ, "
+            "which a deployment does not have; leave that device out"
+        )
+    (codec,) = codecs
+    coded = "" if codec == "none" else f", codec: {codec}"
+    if len(cuts) == 1:
+        cut = _listed(cuts[0])
+        return f"{{cut: {cut}, head: {ENDPOINT}, tail: {servers[0]}{coded}}}"
+    listed = ", ".join(_listed(cut) for cut in cuts)
+    return f"{{cuts: [{listed}], path: [{', '.join((ENDPOINT, *servers))}]{coded}}}"
+
+
+def _listed(tensors: Sequence[str]) -> str:
+    names = [_quoted(name) for name in tensors]
+    return names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+
+
+def _around(subject: Subject) -> tuple[list[str], list[str], str, list[str]]:
+    """Return who stands around the network in its graph.
+
+    Returns:
+        What feeds it, behind the source; what it feeds, in front of the sink; who
+        answers; and all others, which stay on the endpoint.
+    """
+    if subject.graph is None:
+        model = subject.model
+        before = [PREPARE] if frame_shape(model) else []
+        behind = [PACK] if len(model.outputs) > 1 else []
+        return before, behind, (behind or [NETWORK])[0], [SOURCE, SINK]
+    graph = subject.graph.graph
+    feeds: dict[str, set[str]] = {name: set() for name in graph.actors}
+    for fifo in graph.fifos:
+        feeds[fifo.target.actor].add(fifo.source.actor)
+    exits = subject.graph.exits.values()
+    early = {found.gate for found in exits} | {found.answer.actor for found in exits}
+    sinks = set(feeds) - {f.source.actor for f in graph.fifos} - early
+    before = [n for n in _reached({subject.actor}, feeds) if feeds[n]]
+    behind = [
+        name
+        for name in graph.actors
+        if name not in sinks | early and subject.actor in _reached({name}, feeds)
+    ]
+    playing = {subject.actor, *before, *behind}
+    other = {r.actor for refs in subject.graph.understudies.values() for r in refs}
+    ends = [n for n in graph.actors if n not in playing | (other - early)]
+    answering = next(
+        fifo.source.actor
+        for fifo in graph.fifos
+        if fifo.target.actor in sinks
+        and fifo.target.port == graph.actors[fifo.target.actor].inputs[0].name
+    )
+    return before, behind, answering, ends
+
+
+def _reached(start: set[str], feeds: Mapping[str, set[str]]) -> set[str]:
+    """Return all that feeds `start`, itself not among them."""
+    found: set[str] = set()
+    todo = list(start)
+    while todo:
+        fresh = feeds[todo.pop()] - found
+        found |= fresh
+        todo.extend(fresh)
+    return found
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
