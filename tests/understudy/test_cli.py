@@ -69,8 +69,9 @@ FILE_MISTAKES = {
         "digits.yaml",
         ("type: images", "type: image"),
         "digits.yaml:8:18: actor 'camera': actor type 'image': unknown; did you mean "
-        "'images'?; known are images, normalise, onnx, confidence, batch, sample, "
-        "copy, switch, select, encode, decode, results; a class of your own is "
+        "'images'?; known are images, arrays, normalise, onnx, confidence, batch, "
+        "sample, "
+        "copy, switch, select, encode, decode, pack, results; a class of your own is "
         "written package.module:Class",
     ),
     "own actor that is not importable": (

@@ -36,13 +36,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def explored(subject: Subject, names=("pi", "lab"), **changes) -> Exploration:
+def explored(
+    subject: Subject, names=("pi", "lab"), link=LINK, **changes
+) -> Exploration:
     times = (8.0, 2.0, 1.0)
     devices = [
         Device(name, f"{name}.json", profile_of(subject.model, ms, name))
         for name, ms in zip(names, times, strict=False)
     ]
-    links = [[LINK] * (len(devices) - 1)]
+    links = [[link] * (len(devices) - 1)]
     return explore(subject.model, Wish(devices, links, **changes))
 
 
@@ -110,7 +112,9 @@ def test_chain_is_cut_along_its_devices() -> None:
     subject = read_subject(Path("digits.onnx"))
     names = ("pi", "fog", "cloud")
     sound = 0
-    for row in explored(subject, names, codecs=("none",)).panels[0].rows:
+    bus = Link("bus", 1e4, 1e4, 0.0)
+    shared = {"throughput": 1.0}
+    for row in explored(subject, names, bus, weights=shared).panels[0].rows:
         with suppress(UnderstudyError):  # a device of the chain computes nothing
             file = write_deployment(Path("out"), subject, row, servers=names[1:])
             check(file, None, False)
