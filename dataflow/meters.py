@@ -54,6 +54,23 @@ class StreamMeter:
         self.codecs: Counter[tuple[str, str]] = Counter()
         self.source_busy_s = 0.0
 
+    @property
+    def row_counts(self) -> dict[str, int]:
+        """Frames by the row that answered, dropped ones by their reason."""
+        counts: dict[str, int] = {}
+        for (status, row, reason), frames in self.outcomes.items():
+            name = f"{status} ({reason})" if reason else row
+            counts[name] = counts.get(name, 0) + frames
+        return counts
+
+    @property
+    def codec_counts(self) -> dict[str, int]:
+        """Messages by codec, where the stream chooses it."""
+        counts: dict[str, int] = {}
+        for (_, codec), messages in self.codecs.items():
+            counts[codec] = counts.get(codec, 0) + messages
+        return counts
+
     def settled(self, outcome: Outcome) -> None:
         """Count an outcome."""
         status = outcome.status

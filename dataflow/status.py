@@ -14,8 +14,10 @@ ABOUT_TYPES: Mapping[str, type] = {
     "full": int,
     "degraded": int,
     "dropped": int,
+    "rows": dict,
+    "codecs": dict,
 }
-"""What a peer may say of each of its streams, see `Stream.describe`."""
+"""What a peer may say of each of its streams, see `Stream.describe`; dict: counts."""
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -31,7 +33,10 @@ def status_text(status: dict[str, Any]) -> str:
     return text
 
 
-def streams_of(about: str) -> list[dict[str, str | int]]:
+Said = str | int | dict[str, int]
+
+
+def streams_of(about: str) -> list[dict[str, Said]]:
     """Return what a peer says of its streams; nothing of it is trusted."""
     try:
         value = json.loads(about)
@@ -44,8 +49,14 @@ def streams_of(about: str) -> list[dict[str, str | int]]:
         for each in value
         if isinstance(each, dict)
         and all(type(each.get(key)) is kind for key, kind in ABOUT_TYPES.items())
-        and all(_is_name(each[key]) for key, kind in ABOUT_TYPES.items() if kind is str)
+        and all(_can_be_shown(each[key]) for key in ABOUT_TYPES)
     ]
+
+
+def _can_be_shown(said: Said) -> bool:
+    if isinstance(said, dict):
+        return all(_is_name(name) and type(n) is int for name, n in said.items())
+    return isinstance(said, int) or _is_name(said)
 
 
 def _is_name(text: str) -> bool:

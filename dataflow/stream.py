@@ -227,6 +227,8 @@ class Stream:
             "frames": self._pacer.fired,
             "row": self.outcomes.row,
             **self.outcomes.counts,
+            "rows": self.meter.row_counts,
+            "codecs": self.meter.codec_counts,
         }
 
     def _fire(self, now_s: float) -> None:
@@ -357,4 +359,5 @@ class Stream:
             counts=self.outcomes.counts,
             missed=self._pacer.missed,
             late_answers=self._ledger.late_answers,
+            codecs=self.meter.codec_counts,
         )

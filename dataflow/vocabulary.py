@@ -310,6 +310,7 @@ DEVICE_EVENTS: Mapping[str, EventKind] = {
             "counts": ("counts", "frames that were full, degraded, dropped"),
             "missed": ("count", "firings that the device came too late for"),
             "late_answers": ("count", "answers that came after the outcome"),
+            "codecs": ("counts", "tokens sent by codec, if it is chosen at run time"),
         },
         _ended_text,
     ),

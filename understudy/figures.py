@@ -2,14 +2,14 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dataflow.graph import DROP_ROW
 from dataflow.outcome import Status
 from understudy.faults import Detection, FaultFigures, faults, maximum
-from understudy.json_lines import VERSION
+from understudy.json_lines import VERSION, is_number
 from understudy.records import Result, Run, StreamRecord, natural_key
 
 __all__ = [
@@ -117,6 +117,8 @@ class Figures:
     faults: tuple[FaultFigures, ...]
     full_error: float | None
     """max|d| / max|ref| of the full answers against the unsplit model's."""
+    sent: Mapping[str, int]
+    """Tokens by codec, of the streams that chose it and have ended."""
 
     def count(self, status: Status) -> int:
         return sum(o.frames for o in self.outcomes if o.status == status)
@@ -171,7 +173,18 @@ def figures(run: Run, full_error: float | None = None) -> Figures:
         streams=tuple(_stream(record) for record in run.streams),
         faults=tuple(faults(run, origin_s)),
         full_error=full_error,
+        sent=_sent(run),
     )
+
+
+def _sent(run: Run) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for device in run.devices:
+        for ended in device.named("stream.ended"):
+            codecs = ended.fields.get("codecs")
+            if isinstance(codecs, dict):
+                counts.update({n: k for n, k in codecs.items() if is_number(k)})
+    return dict(counts)
 
 
 def latency(results: Iterable[Result]) -> Latency | None:

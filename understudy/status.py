@@ -9,7 +9,7 @@ from dataflow.plan import Plan
 from dataflow.wire.ask import ask_status
 from dataflow.wire.keys import Keys, load_keys
 from understudy.plans import compile_deployment
-from understudy.summary import counted
+from understudy.summary import counted, counts_text
 
 TIMEOUT_S = 2.0
 
@@ -72,12 +72,20 @@ def _lines(name: str, answer: dict[str, Any]) -> list[str]:
             f"  serves {session['device']} of {session['deployment']} "
             f"(session {session['session']})"
         )
-        lines += [
-            f"    {stream['stream']}: {stream['frames']} frames, "
-            f"{stream['full']} full, {stream['degraded']} degraded, "
-            f"{stream['dropped']} dropped; {stream['row']} plays"
-            for stream in session["about"] or ()
-        ]
+        for stream in session["about"] or ():
+            lines += _stream_lines(stream)
+    return lines
+
+
+def _stream_lines(stream: dict[str, Any]) -> list[str]:
+    lines = [
+        f"    {stream['stream']}: {stream['frames']} frames, "
+        f"{stream['full']} full, {stream['degraded']} degraded, "
+        f"{stream['dropped']} dropped; {stream['row']} plays"
+    ]
+    for key, what in (("rows", "answered by"), ("codecs", "tokens sent as")):
+        if counts := stream[key]:
+            lines.append(f"      {what} {counts_text(counts)}")
     return lines
 
 

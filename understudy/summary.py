@@ -3,7 +3,7 @@
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from understudy.figures import (
@@ -52,6 +52,7 @@ def format_summary(
         format_table(*served_table(figures), width, ink),
         format_table(*stream_table(figures), width, ink),
         format_table(*fault_table(figures), width, ink) if figures.faults else "",
+        f"tokens sent as {counts_text(figures.sent)}" if figures.sent else "",
         "" if figures.full_error is None else full_text(figures.full_error),
         _promise(verdict, width, ink),
     ]
@@ -199,6 +200,16 @@ def counted(number: int, noun: str) -> str:
     ('1 frame', '2,500 frames')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return what was counted, the most frequent first.
+
+    >>> counts_text({"exit": 40, "edge.0": 1200})
+    'edge.0 1,200, exit 40'
+    """
+    most = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {number:,}" for name, number in most)
 
 
 def _head(figures: Figures) -> str:

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from dataflow.plan import Plan
+from dataflow.wire.ask import ask_status
 from tests.support.run import Played, outcome, played, results
 from understudy.chaos_faults import breakable_links
 from understudy.launch import free_ports
@@ -112,14 +113,20 @@ def test_fast_link_gets_tokens_as_they_are(tmp_path: Path) -> None:
 def test_slow_link_gets_encoded_tokens_and_whole_ones_when_it_recovers(
     tmp_path: Path,
 ) -> None:
-    with proxied(_plan(tmp_path, 1), tmp_path) as (run, links):
+    plan = _plan(tmp_path, 1)
+    address = plan.devices["edge.0"].listen or ""
+    with proxied(plan, tmp_path) as (run, links):
         run.wait_rows("cam", "edge.0", 50)
         links["cam", "edge.0"].become(SLOW)
         run.wait_rows("cam", "int8@edge.0", 100)
         links["cam", "edge.0"].become(WHOLE)
         run.wait_rows("cam", "edge.0", 50)
+        status = ask_status("edge.0", address, keys=None, timeout_s=5)
     rows, changes = _judged(tmp_path)
     assert rows == {("edge.0", "full"), ("int8@edge.0", "degraded")}
+    (said,) = status["sessions"][0]["about"]
+    assert said["rows"]["int8@edge.0"] >= 100
+    assert {"none", "int8"} <= {codec.partition("+")[0] for codec in said["codecs"]}
     # Back to whole tokens, compressed or not, in one step or after others.
     (_, first), *_, (_, last) = changes
     assert {str(first), str(last)} <= {"none", "zstd", "int8", "int8+zstd"}
