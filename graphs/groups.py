@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dataflow.errors import UnderstudyError
-from graphs.onnx_model import Model, Tensor
+from graphs.onnx_model import Model
 from graphs.order import enclosed, in_feeding_order
 from graphs.split import in_order, needed
 from graphs.submodel import SubModel
@@ -55,25 +55,23 @@ class Group:
     Attributes:
         name: Unique in the model, of letters, digits and '_': the last tensor it makes.
         nodes: Their indices in the model, ascending.
-        part: What it computes, as an actor of its own.
-        inputs: Tensors that it takes from other groups or from outside.
-        outputs: Tensors that other groups, or what is outside, may take from it.
+        part: What it computes, as an actor of its own: from the tensors that it takes
+            from other groups or from outside, to those that may be taken from it.
     """
 
     name: str
     nodes: tuple[int, ...]
     part: SubModel
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
 
 
 def groups(model: Model) -> tuple[Group, ...]:
     """Return the layer groups of `model`: each node in one, each behind what feeds it.
 
     Raises:
-        UnderstudyError: An input or output of the model has no fixed size.
+        UnderstudyError: An input of the model has no fixed size.
     """
-    model.interface()
+    for name in model.inputs:
+        model.tensor(name)
     grouping = _Grouping(model)
     grouping.grow()
     grouping.join_leading()
@@ -245,7 +243,7 @@ class _Grouping:
             part = self._part(group)
             names.append(_name(part.outputs[-1], names))
             nodes = tuple(sorted(members[group]))
-            found.append(Group(names[-1], nodes, part, *part.interface()))
+            found.append(Group(names[-1], nodes, part))
         return found
 
     def _part(self, group: int) -> SubModel:

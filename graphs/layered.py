@@ -126,7 +126,7 @@ class _Layers:
             "from": list(part.inputs),
             "to": list(part.outputs),
         }
-        ports, _ = onnx_ports(group.inputs, group.outputs)
+        ports, _ = onnx_ports(*part.interface())
         refs = [PortRef(name, port.name) for port in ports]
         for ref, tensor in zip(refs, part.inputs, strict=False):
             self._takes.setdefault(tensor, []).append(ref)

@@ -1,7 +1,7 @@
 """Reading the file of a model: without its weights in other files, sizes settled."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from graphs.sizes import settle
 
 _FILE_BYTES_MAX = 2**31 - 1
 """What protobuf can read."""
+_BOUND_DOMAIN = "com.microsoft.nchwc"
+"""Operators on a layout of tensors that fits one kind of processor."""
 
 
 def read_proto(
@@ -40,6 +42,8 @@ def read_proto(
         raise UnderstudyError(
             f"model {path}: has no nodes or no outputs; export the network as ONNX"
         )
+    _check_portable(proto, path)
+    _clear_repeated_names(proto.graph)
     digest = hashlib.sha256(raw)
     try:
         regions = _located(proto, path.parent)
@@ -57,6 +61,28 @@ def read_proto(
 
     settle(proto, shapes)
     return proto, partial(_finished, digest, regions)
+
+
+def _check_portable(proto: onnx.ModelProto, path: Path) -> None:
+    for node in proto.graph.node:
+        if node.domain == _BOUND_DOMAIN:
+            raise UnderstudyError(
+                f"model {path}: was optimised by onnxruntime for one kind of processor "
+                f"({node.op_type} of {_BOUND_DOMAIN}); give the model as it was "
+                "exported"
+            )
+
+
+def _clear_repeated_names(graph: onnx.GraphProto) -> None:
+    """Take the names of nodes away that others have too: no runtime would load them.
+
+    Nodes are told apart by what they make.
+    """
+    seen: set[str] = set()
+    for node in graph.node:
+        if node.name in seen:
+            node.name = ""
+        seen.add(node.name)
 
 
 def _located(proto: onnx.ModelProto, folder: Path) -> list[external.Region]:
@@ -102,23 +128,33 @@ def inputs_of(proto: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(i.name for i in graph.input if i.name not in weights)
 
 
-def _fix(proto: onnx.ModelProto, sizes: Mapping[str, int], where: str) -> None:
-    """Give open dimensions of the inputs a size, and those of the same name."""
-    graph = proto.graph
-    dims = {
-        dim.dim_param or f"{info.name}:{axis}": dim
+def open_dims(
+    graph: onnx.GraphProto, inputs: Collection[str]
+) -> dict[str, tuple[int, onnx.TensorShapeProto.Dimension]]:
+    """Return open dimensions of inputs, with their axes, by their names.
+
+    One without a name is called ``input:axis``.
+    """
+    return {
+        dim.dim_param or f"{info.name}:{axis}": (axis, dim)
         for info in graph.input
+        if info.name in inputs
         for axis, dim in enumerate(info.type.tensor_type.shape.dim)
         if not dim.HasField("dim_value")
     }
+
+
+def _fix(proto: onnx.ModelProto, sizes: Mapping[str, int], where: str) -> None:
+    """Give open dimensions of the inputs a size, and those of the same name."""
+    graph = proto.graph
+    dims = open_dims(graph, inputs_of(proto))
     for name, size in sizes.items():
         if name not in dims:
-            known = ", ".join(dims) or "none"
             raise MisuseError(
                 f"dimension '{name}': not open in an input of {where}; open are: "
-                f"{known}"
+                f"{', '.join(dims) or 'none'}"
             )
-        dims[name].dim_value = size
+        dims[name][1].dim_value = size
     for info in (*graph.input, *graph.output, *graph.value_info):
         for dim in info.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:

@@ -25,7 +25,7 @@ from dataflow.errors import UnderstudyError, nearest
 from dataflow.graph import TokenType
 from graphs import external
 from graphs.inference import Infos, dims_of, dtype_of, inferred, open_batch
-from graphs.model_file import inputs_of, read_proto
+from graphs.model_file import inputs_of, open_dims, read_proto
 from graphs.nodes import reads
 
 _RANDOM = frozenset(
@@ -45,6 +45,8 @@ _DECIDED_BY_DATA = frozenset(
     )
 )
 """Operators whose outputs may be of another size for every frame."""
+_UNKNOWN = "unk__"
+"""What inference calls sizes that nobody has named begins so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,8 @@ class Model:
             )
         for index, dim in enumerate(dims):
             if not isinstance(dim, int):
-                size = f"'{dim}'" if dim else "open"
+                named = dim and not dim.startswith(_UNKNOWN)
+                size = f"'{dim}'" if named else "open"
                 raise UnderstudyError(
                     f"tensor '{name}': dimension {index} is {size}, not a number"
                     f"{self._decided(name)}; export {self.where} with fixed sizes (the "
@@ -286,19 +289,26 @@ class Model:
     def written(self, name: str) -> onnx.ValueInfoProto:
         """Return the type of a tensor as a segment's input or output declares it.
 
-        The shape is that of the token; the batch dimension stays open where the
-        model's own inference says that the tensor has it.
+        The shape is that of the token, or what is known of it; the batch dimension
+        stays open where the model's own inference says that the tensor has it.
         """
-        token = self.tensor(name).token
-        shape: list[int | str | None] = list(token.shape)
+        info = self._info(name)
+        if info is None:
+            return onnx.ValueInfoProto(name=name)
+        found = dims_of(info)
+        shape: list[int | str | None] | None = None if found is None else [*found]
         opened = self._open.get(name)
         dims = None if opened is None else dims_of(opened)
-        if dims and len(dims) == len(shape) and dims[0] in self._batch:
+        if shape and dims and len(dims) == len(shape) and dims[0] in self._batch:
             shape[0] = dims[0]
-        info = self._info(name)
-        assert info is not None
         elem_type = info.type.tensor_type.elem_type
         return helper.make_tensor_value_info(name, elem_type, shape)
+
+    @property
+    def open_sizes(self) -> tuple[str, ...]:
+        """What `read` can fix: open dimensions of inputs, save for a batch."""
+        found = open_dims(self.proto.graph, self.inputs)
+        return tuple(name for name, (axis, _) in found.items() if axis)
 
     @cached_property
     def _batch(self) -> frozenset[str]:

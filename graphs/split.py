@@ -34,6 +34,7 @@ class Segment:
     """The part of a model between two cuts.
 
     Attributes:
+        given: Names of the tensors that it takes.
         made: Names in the model of the tensors that it outputs, in the order in which
             the model makes them. They are the outputs' own names, save where a segment
             hands on its input.
@@ -41,11 +42,33 @@ class Segment:
         build: Returns the ONNX file, with the weights as a function gives them.
     """
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    given: tuple[str, ...]
     made: tuple[str, ...]
     model: Model
     build: Callable[[Carry], bytes] = field(repr=False)
+
+    @cached_property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What it takes.
+
+        Raises:
+            UnderstudyError: A tensor has no fixed size; it cannot be a token then.
+        """
+        return tuple(map(self.model.tensor, self.given))
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """What it makes, under the names that its file has for it.
+
+        Raises:
+            UnderstudyError: As `inputs`.
+        """
+        tensors = map(self.model.tensor, self.made)
+        return tuple(replace(t, name=self.output_name(t.name)) for t in tensors)
+
+    def output_name(self, tensor: str) -> str:
+        """Return the name that the file has for a tensor that the segment makes."""
+        return copy_name(tensor) if tensor in self.given else tensor
 
     @cached_property
     def data(self) -> bytes:
@@ -143,7 +166,8 @@ def split(
 
     Raises:
         UnderstudyError: A tensor is unknown or of open size, or the cut does not
-            separate: says what bypasses it.
+            separate: says what bypasses it. Outputs may be of open size; a segment that
+            makes one can be written, but not be an actor.
     """
     for name in cut:
         model.known(name)
@@ -174,7 +198,7 @@ def split(
             f"'{drawn}', and not the same; cut elsewhere"
         )
     tail = _segment(model, cut_names, behind, sides.tail)
-    unread = set(cut_names) - {tensor.name for tensor in tail.inputs}
+    unread = set(cut_names) - set(tail.given)
     if unread:
         raise UnderstudyError(
             f"cut '{min(unread)}': the tail does not read it; leave it out of the cut"
@@ -204,7 +228,7 @@ def split_often(
         leaving = [tensor.name for tensor in after.cut]
         made = {*leaving, *before.tail.made} - set(after.tail.made)
         middle = _segment(model, entering, [*made])
-        if {tensor.name for tensor in middle.inputs} != set(entering):
+        if set(middle.given) != set(entering):
             raise UnderstudyError(
                 f"cut {quoted(leaving)}: does not lie behind the cut "
                 f"{quoted(entering)}; list the cuts in the order in which a frame "
@@ -331,13 +355,7 @@ def _segment(
     inputs = [name for name in offered if name in read]
     _check_closed(model, nodes, inputs, read)
     return Segment(
-        inputs=tuple(model.tensor(name) for name in inputs),
-        outputs=tuple(
-            replace(tensor, name=copy_name(tensor.name))
-            if tensor.name in copied
-            else tensor
-            for tensor in map(model.tensor, made)
-        ),
+        given=tuple(inputs),
         made=tuple(made),
         model=model,
         build=partial(segment_file, model, nodes, inputs, made, copied, read),

@@ -20,7 +20,8 @@ import numpy as np
 from actors.trial import Array, open_session, run, some
 from dataflow.errors import MisuseError, UnderstudyError
 from graphs.external import SharedWeights
-from graphs.onnx_model import Model, Tensor
+from graphs.inference import dims_of, dtype_of
+from graphs.onnx_model import Model
 from graphs.split import Segment
 
 CONTENTS = "split.json"
@@ -127,12 +128,17 @@ def _write(segments: Sequence[Segment], folder: Path) -> None:
 def _contents(
     segments: Sequence[Segment], verdicts: Sequence[Verdict]
 ) -> dict[str, Any]:
-    def ports(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Any]:
+    def ports(segment: Segment, names: Sequence[str], *, made: bool) -> list[Any]:
+        infos = [segment.model.written(name) for name in names]
         return [
-            {"name": t.name, "tensor": name, "dtype": t.token.dtype,
-             "shape": list(t.token.shape)}
-            for t, name in zip(tensors, names, strict=True)
-        ]  # fmt: skip
+            {
+                "name": segment.output_name(info.name) if made else info.name,
+                "tensor": info.name,
+                "dtype": dtype_of(info.type.tensor_type.elem_type),
+                "shape": dims_of(info),
+            }
+            for info in infos
+        ]
 
     model = segments[0].model
     return {
@@ -141,8 +147,8 @@ def _contents(
         "segments": [
             {
                 "file": file_name(number),
-                "inputs": ports(s.inputs, [t.name for t in s.inputs]),
-                "outputs": ports(s.outputs, s.made),
+                "inputs": ports(s, s.given, made=False),
+                "outputs": ports(s, s.made, made=True),
             }
             for number, s in enumerate(segments, 1)
         ],
@@ -232,7 +238,7 @@ def _both(
     for number, segment in enumerate(segments, 1):
         path = folder / file_name(number)
         session = open_session(path, optimised=optimised)
-        names = [tensor.name for tensor in segment.outputs]
+        names = [segment.output_name(name) for name in segment.made]
         made = run(session, known, names)
         known |= {n: made[o] for n, o in zip(segment.made, names, strict=True)}
     return whole, known

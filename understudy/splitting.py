@@ -17,6 +17,7 @@ from understudy.segment_folder import file_name, inputs_for, write_parts
 _WHY_NOT = {
     "inside a layer group": "a runtime fuses what would be apart",
     "larger than a cut in front of it": "more work here and more bytes",
+    "quantised in front of it": "a quarter of the bytes there",
     "the input, rearranged": "the input itself is no larger",
     "the raw input crosses too": "the input itself is smaller",
     "variable size": "no buffer can be made for it",
@@ -92,6 +93,9 @@ class Listing:
             cells = [f"{n:>{w}}" for n, w in zip(numbers, widths, strict=True)]
             cells[1] = f"{numbers[1]:{widths[1]}}"
             lines.append("  ".join([*cells, tensors, notes]).rstrip())
+        if self.given is None:
+            open_ = ", ".join(self.model.open_sizes)
+            lines += ["", f"open sizes of inputs: {open_}; fix them with --dim"]
         hidden = len(self.cuts) - len(shown)
         if hidden:
             lines += ["", f"{hidden} more that no search would choose: --all"]
@@ -263,8 +267,8 @@ def write(wanted: Wanted, output: Path, *, given: Path | None, verify: bool) -> 
     lines = [f"{output}: {len(segments)} parts of {model.where}{how}"]
     for number, segment in enumerate(segments, 1):
         taken, made = (
-            ", ".join(f"{t.name} {t.token}" for t in side)
-            for side in (segment.inputs, segment.outputs)
+            ", ".join(_described(model, name) for name in side)
+            for side in (segment.given, segment.made)
         )
         lines.append(f"  {file_name(number)}: {taken} -> {made}")
     if verify:
