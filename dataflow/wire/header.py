@@ -75,6 +75,9 @@ def data_route(control_route: bytes) -> bytes:
 
 MAX_US = 2**32 - 1
 
+_new = tuple.__new__
+"""Makes a header of a tuple in half the time of its constructor, which calls it."""
+
 
 class Header(NamedTuple):
     """A parsed header; the fields that a kind does not use are 0."""
@@ -136,11 +139,11 @@ class Header(NamedTuple):
 
         Its tensors are never compressed: an answer is small.
         """
-        return Header(
+        return _new(Header, (
             kind, self.session, self.stream, flags, self.attempt, self.row, 0, tensors,
             self.incarnation, self.segment, self.frame, self.ordinal, limit,
             self.budget_us, queue_us, compute_us, payload_bytes,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -168,11 +171,11 @@ class Header(NamedTuple):
             )
         if kind not in _KINDS:
             raise PeerError(f"data message: kind {kind} is unknown; dropped", "kind")
-        return cls(
+        return _new(cls, (
             _KINDS[kind], session, stream, flags, attempt, row, codec, tensors,
             incarnation, segment, frame, ordinal, limit, budget_us, queue_us,
             compute_us, payload_bytes,
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 _KINDS = {int(kind): kind for kind in Kind}

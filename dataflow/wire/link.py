@@ -129,7 +129,7 @@ class Link(Credit):
         """When both lanes of the session were open."""
         self._lost_s: float | None = None
         self._up_s: float | None = None
-        self._history: deque[str] = deque(maxlen=20)
+        self._history: deque[tuple[float, State, Event]] = deque(maxlen=20)
 
     @property
     def greeted(self) -> bool:
@@ -392,11 +392,12 @@ class Link(Credit):
         return []
 
     def _move(self, event: Event, now_s: float) -> None:
-        self._history.append(f"{now_s:.3f} {self.state.value} {event.value}")
+        self._history.append((now_s, self.state, event))
         try:
             self.state = TRANSITIONS[self.state, event]
         except KeyError:
-            story = "; ".join(self._history)
+            steps = [f"{t_s:.3f} {s.value} {e.value}" for t_s, s, e in self._history]
+            story = "; ".join(steps)
             raise LinkError(f"link to {self.peer}: forbidden event: {story}") from None
         self.ready = self.state is State.READY
         self._since_s = now_s

@@ -76,7 +76,7 @@ class PeerClock:
         if round_trip_s >= 0:
             came_s = there_s - beat.held_us / 1e6
             offset_s = ((came_s - sent_s) + (there_s - now_s)) / 2
-            self._kept.append(Offset(offset_s, round_trip_s))
+            self._kept.append(tuple.__new__(Offset, (offset_s, round_trip_s)))
 
 
 def _us(seconds: float) -> int:

@@ -39,6 +39,8 @@ TOKEN_OVERHEAD_BYTES = 4096
 """Counted for each token besides its tensors, so that tiny ones are bounded too."""
 LIMIT_MAX = 2**64 - 1
 
+_new = tuple.__new__
+"""Makes an action of a tuple in half the time of its constructor, which calls it."""
 _TOKEN = Kind.TOKEN  # a member costs 0.1 us to look up in Python 3.11
 
 
@@ -210,7 +212,7 @@ class Sessions:
         if refusal is not None:
             return [self.nack(session, header, refusal)]
         session.queued[header.stream] += 1
-        return [Accept(session, session.offers[header.stream], header)]
+        return [_new(Accept, (session, session.offers[header.stream], header))]
 
     def answered(self, session: Session, header: Header) -> int:
         """A queued token was fired or thrown away; return the stream's new limit."""
