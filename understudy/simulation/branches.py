@@ -1,5 +1,6 @@
 """The branches of a stream at its endpoint, and what is remembered of its frames."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,39 @@ SPREAD = 0.9
 """A local firing takes up to 1 + this, times its best: within its p99, twice that."""
 
 
-class LocalBranch:
+class Branch(ABC):
+    """A branch of a stream, as `dataflow.wire.rows` sees it and as it is judged."""
+
+    def __init__(self, row: Row, *, local: bool) -> None:
+        self.row = row
+        self.grade = row.grade
+        self.local = local
+        self.carried = True
+        """Simulated links carry what they are given."""
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def outstanding(self) -> int: ...
+
+    @abstractmethod
+    def p90_s(self, now_s: float) -> float: ...
+
+    @abstractmethod
+    def p99_s(self, now_s: float) -> float: ...
+
+    @abstractmethod
+    def learned_s(self, fraction: float) -> float: ...
+
+    @abstractmethod
+    def was_there(self, frame: "Frame", drop: Settle, deadline_s: float) -> bool:
+        """Tell whether it could have answered the frame that was dropped."""
+
+
+class LocalBranch(Branch):
     """A branch that the endpoint computes itself.
 
     Args:
@@ -34,21 +67,23 @@ class LocalBranch:
         chance: Gives random numbers between 0 and 1.
     """
 
-    local = True
-    ready = True
-    carried = True
-    outstanding = 0
-
     def __init__(
         self, row: Row, deadline_s: float, chance: Callable[[], float]
     ) -> None:
-        self.row = row
-        self.grade = row.grade
+        super().__init__(row, local=True)
         self._chance = chance
         best_s = row.compute_s
         if best_s is None:
             best_s = chance() * min(LOCAL_S_MAX, LOCAL_SHARE * deadline_s)
         self.best_s = best_s
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    @property
+    def outstanding(self) -> int:
+        return 0
 
     def takes_s(self) -> float:
         """Return how long a firing takes."""
@@ -69,18 +104,13 @@ class LocalBranch:
         return frame.forked_s + needed_s < deadline_s
 
 
-class RemoteBranch:
+class RemoteBranch(Branch):
     """A branch that a server computes, as in `dataflow.branches`."""
 
-    local = False
-    carried = True
-    """Simulated links carry what they are given."""
-
     def __init__(self, stream: "Stream", index: int, row: Row, wire: Wire) -> None:
+        super().__init__(row, local=False)
         self.stream = stream
         self.index = index
-        self.row = row
-        self.grade = row.grade
         self.wire = wire
         self.link = wire.link
         self.number = stream.source.number
@@ -141,7 +171,7 @@ class RemoteBranch:
 
 
 def asked_at_once(
-    branches: Sequence[LocalBranch | RemoteBranch],
+    branches: Sequence[Branch],
     redundancy: Redundancy,
     left_s: float,
     now_s: float,
@@ -154,8 +184,16 @@ def asked_at_once(
         left_s: Time left until the frame's deadline.
         now_s: The device's clock.
     """
-    able = [b.grade for b in branches if b.ready and b.p90_s(now_s) <= left_s]
-    return min(redundancy.copies, able.count(able[0])) if able else 0
+    grade = None
+    able = 0
+    for branch in branches:
+        if grade not in (None, branch.grade):
+            continue
+        if branch.ready and branch.p90_s(now_s) <= left_s:
+            grade, able = branch.grade, able + 1
+            if able == redundancy.copies:
+                break
+    return able
 
 
 class Frame:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GREETING_S = 0.5
 """Sources begin when every link is ready, or after this long."""
 
-_PROBED = Kind.PROBED
+_PROBE, _PROBED = Kind.PROBE, Kind.PROBED
 
 
 class Endpoint(Device):
@@ -171,37 +171,39 @@ class Endpoint(Device):
     def do(self, wire: Wire, actions: Sequence[links.Action]) -> None:
         """Carry out what the link of `wire` decided."""
         for action in actions:
-            match action:
-                case links.Send(message):
-                    if wire.control is not None and wire.control.open:
-                        wire.control.up(message)
-                    continue
-                case links.Probe(session):
-                    probe = Header(kind=Kind.PROBE, session=session)
-                    if wire.data is not None and wire.data.open:
-                        wire.data.up((probe, [], None))
-                    continue
-            if self.sim.tracing:
-                self.sim.note(f"{wire.name} {_told(action)}")
-            match action:
-                case links.Dial():
-                    wire.dial()
-                case links.Close():
-                    wire.hang_up()
-                case links.Up():
-                    self._up(wire)
-                case links.Suspect():
-                    wire.proofs = 0
-                    self.alert = True
-                    self._lost(wire, final=False)
-                case links.Dead():
-                    self._lost(wire, final=True)
-                case links.Measured(offset):
-                    self._check_offset(wire, offset)
-                case links.Refused(why):
-                    self.sim.fail("L1", f"{wire.server.name} refused: {why}")
+            if type(action) is links.Send:
+                if wire.control is not None and wire.control.open:
+                    wire.control.up(action.message)
+            elif type(action) is links.Probe:
+                probe = Header(kind=_PROBE, session=action.session)
+                if wire.data is not None and wire.data.open:
+                    wire.data.up((probe, [], None))
+            else:
+                self._follow(wire, action)
         if actions:
             wire.arm()
+
+    def _follow(self, wire: Wire, action: links.Action) -> None:
+        """Do what a change of a link's state asks for."""
+        if self.sim.tracing:
+            self.sim.note(f"{wire.name} {_told(action)}")
+        match action:
+            case links.Dial():
+                wire.dial()
+            case links.Close():
+                wire.hang_up()
+            case links.Up():
+                self._up(wire)
+            case links.Suspect():
+                wire.proofs = 0
+                self.alert = True
+                self._lost(wire, final=False)
+            case links.Dead():
+                self._lost(wire, final=True)
+            case links.Measured(offset):
+                self._check_offset(wire, offset)
+            case links.Refused(why):
+                self.sim.fail("L1", f"{wire.server.name} refused: {why}")
 
     def _check_offset(self, wire: Wire, offset: Offset) -> None:
         real_s = wire.server.clock_s() - self.clock_s()

@@ -282,22 +282,21 @@ class Server(Device):
 
     def _do(self, actions: Sequence[sessions_.Action]) -> None:
         for action in actions:
-            match action:
-                case sessions_.Send(route, message):
-                    if route in self._routes:
-                        self._routes[route].down(message)
-                case sessions_.Reply(route, header):
-                    if route in self._routes:
-                        self._routes[route].down((header, None))
-                case sessions_.Opened(session):
-                    key = session.device, session.incarnation
-                    self.sim.check(
-                        "S4",
-                        session.number > self._newest.get(key, 0),
-                        f"{self.name} goes back to session {session.number}",
-                    )
-                    text = f"{self.name} is going, and takes {session.device}"
-                    self.sim.check("S8", not self._leaving, text)
-                    self._newest[key] = session.number
-                case _:
-                    pass
+            if type(action) is sessions_.Send:
+                connection = self._routes.get(action.route)
+                if connection is not None:
+                    connection.down(action.message)
+            elif type(action) is sessions_.Reply:
+                connection = self._routes.get(action.route)
+                if connection is not None:
+                    connection.down((action.header, None))
+            elif type(action) is sessions_.Opened:
+                self._opened(action.session)
+
+    def _opened(self, session: Session) -> None:
+        key = session.device, session.incarnation
+        text = f"{self.name} goes back to session {session.number}"
+        self.sim.check("S4", session.number > self._newest.get(key, 0), text)
+        text = f"{self.name} is going, and takes {session.device}"
+        self.sim.check("S8", not self._leaving, text)
+        self._newest[key] = session.number

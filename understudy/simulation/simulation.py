@@ -1,8 +1,10 @@
 """One run: devices, the network between them, and what goes wrong."""
 
+import gc
 import heapq
 import itertools
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -232,6 +234,20 @@ class Simulation:
             seconds=self.now_s,
         )
 
+    def forget(self) -> None:
+        """Let go of what refers back to it, so that it need not be searched for."""
+        self.heap.clear()
+        for endpoint in (*self._past, *self.endpoints):
+            for stream in endpoint.streams:
+                stream.results.clear()
+                stream.frames.clear()
+                stream.branches.clear()
+            endpoint.streams.clear()
+            for wire in endpoint.wires:
+                wire.hang_up()
+                wire.branches.clear()
+                wire.server.wires.clear()
+
     def _record(self) -> Run:
         """Return what a run folder of this run would hold."""
         streams = tuple(
@@ -246,14 +262,14 @@ class Simulation:
                 deployment=self.setup.scenario.name, plan="", pid=None, version="",
                 epoch_s=0.0, machine={}, events=tuple(self._kills), torn=False,
             )  # fmt: skip
-        folder = Path(f"seed-{self.setup.seed}")
+        folder = _path("simulated")
         return Run(folder, streams, (), launcher, None)
 
     def _stream_record(self, stream: Stream, *, ended: bool) -> StreamRecord:
         endpoint, source, results = stream.endpoint, stream.source, stream.results
         end = Ended(len(results) + 2, stream.fired - 1)
         return StreamRecord(
-            path=Path(f"results-{source.name}.jsonl"),
+            path=_path(f"results-{source.name}.jsonl"),
             stream=source.name,
             incarnation=f"{endpoint.incarnation:016x}",
             device=endpoint.name,
@@ -269,10 +285,24 @@ class Simulation:
         )
 
 
+@lru_cache(maxsize=4096)
+def _path(name: str) -> Path:
+    return Path(name)  # it takes as long to make as a frame to answer
+
+
 def simulate(setup: Setup) -> Result:
     """Run one seed.
 
     Raises:
         Violation: A promise is broken.
     """
-    return Simulation(setup).run()
+    collects = gc.isenabled()
+    gc.disable()  # a run makes much, and its only garbage in cycles is itself
+    try:
+        simulation = Simulation(setup)
+        result = simulation.run()
+        simulation.forget()
+        return result
+    finally:
+        if collects:
+            gc.enable()

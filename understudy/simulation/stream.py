@@ -12,6 +12,7 @@ from dataflow.wire.ledger import LOCAL_MARGIN_S, OUTSIDE, Overdue, Settle, Start
 from understudy.records import Result
 from understudy.simulation.branches import (
     TURN_S,
+    Branch,
     Frame,
     LocalBranch,
     RemoteBranch,
@@ -33,6 +34,7 @@ OUTSIDE_MAX = 0.8
 """A gate is sure of at most this share of the iterations."""
 
 _TOKEN, _NACK = Kind.TOKEN, Kind.NACK
+_new = tuple.__new__  # a constructor of a NamedTuple takes twice as long
 
 
 class Stream:
@@ -50,7 +52,7 @@ class Stream:
         if self.head_s is None:
             head_s = sim.random.choice((0.0, 0.002, 0.3 * source.period_s))
             self.head_s = min(head_s, HEAD_SHARE * source.deadline_s)
-        self.branches: list[LocalBranch | RemoteBranch] = []
+        self.branches: list[Branch] = []
         for index, row in enumerate(source.rows):
             if row.server is None:
                 self.branches.append(LocalBranch(row, source.deadline_s, sim.chance))
@@ -239,7 +241,9 @@ class Stream:
             wanted = asked_at_once(self.branches, self.source.redundancy, left_s, now_s)
             actions = self.ledger.forked(number, now_s)
             self.forks += 1
-            started = sum(type(action) is Start for action in actions)
+            started = 0
+            for action in actions:
+                started += type(action) is Start
             if started != wanted:
                 text = f"{self._who(number)}: {started} started of {wanted}"
                 self.sim.fail("M1", text)
@@ -301,7 +305,7 @@ class Stream:
         self.attempts += 1
         if isinstance(branch, RemoteBranch):
             self._send(branch, number, attempt, budget_s, now_s)
-        elif branch.best_s:
+        elif isinstance(branch, LocalBranch) and branch.best_s:
             sim.at(sim.now_s + branch.takes_s(), self._local_answer, start)
         else:
             self._local_answer(start)
@@ -331,11 +335,11 @@ class Stream:
         link, stream = branch.link, self.source.number
         sent = False
         if link.takes(stream):
-            header = Header(
+            header = _new(Header, (
                 _TOKEN, link.session, stream, 0, attempt, branch.index, 0, 1,
                 self.endpoint.incarnation, branch.row.segment, number,
-                link.take_ordinal(stream), 0, microseconds(budget_s),
-            )  # fmt: skip
+                link.take_ordinal(stream), 0, microseconds(budget_s), 0, 0, 0,
+            ))  # fmt: skip
             value = stream, number, branch.index
             sent = self.endpoint.send_token(branch.wire, header, value)
         # Else several starts were decided at once, and the credit went to the first.
@@ -385,10 +389,10 @@ class Stream:
         first = number * self.frames_each
         last = min(first + self.frames_each, self.fired) - 1
         results.append(
-            Result(
+            _new(Result, (
                 number + 2, first, last, status, name, reason, fired_s, decided_s,
                 attempts, (), (), None,
-            )
+            ))
         )  # fmt: skip
         if sim.tracing:
             sim.note(f"{self.source.name}: {number} {status} {reason or name}")
