@@ -5,6 +5,10 @@ with faults and without, and the bare calls of ledger, link and sessions that su
 frame needs, which no simulator over them can undercut. CPU time of this process. Run
 
     python tests/bench/simulator.py [--json FILE]
+    python -m tests.compiled tests/bench/simulator.py [--json FILE]
+
+The first interprets simulator and machines, the second has both compiled by mypyc: the
+same code does the same, `tests/test_compiled.py` holds it to that.
 """
 
 import statistics
@@ -21,6 +25,7 @@ from dataflow.wire.service_time import ServiceTime
 from dataflow.wire.sessions import Accept, Sessions
 from dataflow.wire.sessions import Send as ToEndpoint
 from tests.bench.common import Figure, arguments, conditions, show, write
+from understudy.simulation import simulation
 from understudy.simulation.scenario import drawn
 from understudy.simulation.setup import Setup
 from understudy.simulation.simulation import simulate
@@ -98,9 +103,18 @@ def machines() -> int:
         (start,) = ledger.forked(number, now_s)
         assert isinstance(start, Start)
         token = Header(
-            Kind.TOKEN, 1, 1, 0, start.attempt, 0, 1, 1, 7, number,
-            link.take_ordinal(1), 0, microseconds(start.budget_s), 100,
-        )  # fmt: skip
+            Kind.TOKEN,
+            session=1,
+            stream=1,
+            attempt=start.attempt,
+            tensors=1,
+            incarnation=1,
+            segment=7,
+            frame=number,
+            ordinal=link.take_ordinal(1),
+            budget_us=microseconds(start.budget_s),
+            payload_bytes=100,
+        )
         (accept,) = sessions.data(LANE, token, [100], now_s)
         assert isinstance(accept, Accept)
         limit = sessions.answered(accept.session, token)
@@ -139,7 +153,8 @@ def main() -> int:
             Figure(f"{name}: runs/s", 1 / run_s),
             Figure(f"{name}: a frame", frame_s * 1e6, "us"),
         ]
-    title = f"Runs of {FRAMES} frames, one stream, two servers"
+    how = "interpreted" if simulation.__file__.endswith(".py") else "compiled"
+    title = f"Runs of {FRAMES} frames, one stream, two servers, {how}"
     show(title, figures)
     reached = figures[0].value / WANTED_PER_S
     print(f"\n{reached:.2f} of the {WANTED_PER_S} runs/s wanted")
