@@ -92,6 +92,8 @@ class Cast:
             run_folder=self._run_folder,
             slots=slots,
             batch=batch,
+            threads=plan.devices[self._device].threads,
+            providers=plan.devices[self._device].providers,
         )
         behaviour = self._library(actor.type)(actor.params, site)
         behaviour.start()

@@ -3,11 +3,14 @@
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from dataflow.errors import UnderstudyError
 
 CORES_MAX = 4096
 """Linux knows no more."""
+_TASKS = Path("/proc/self/task")
 _RANGE = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 
 
@@ -49,9 +52,10 @@ def cores_text(cores: Iterable[int]) -> str:
 
 
 def hold_to(cores: Iterable[int]) -> None:
-    """Let the calling thread, and those it starts from now on, run on `cores` only.
+    """Let this process run on `cores` only: its threads, and those they will start.
 
-    None are all that it has.
+    No cores: nothing changes. Libraries start threads of their own when they are
+    imported, which would stay where they are.
 
     Raises:
         UnderstudyError: This machine, or what it was given of it, has not all of them.
@@ -65,4 +69,6 @@ def hold_to(cores: Iterable[int]) -> None:
             f"cores {cores_text(wanted)}: no core {cores_text(missing)} for this "
             f"process, it has {cores_text(present)}; choose among those"
         )
-    os.sched_setaffinity(0, wanted)
+    for task in _TASKS.iterdir():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(task.name), wanted)

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from dataflow.branches import offers_of
 from dataflow.cast import Cast, Library
 from dataflow.clock import now_s as clock_s
+from dataflow.cores import cores_text, hold_to
 from dataflow.device_keys import KeyWatch, check_public_keys, keys_of
+from dataflow.errors import UnderstudyError
 from dataflow.events import EventLog
 from dataflow.executor import Executor
 from dataflow.host import Host
@@ -120,6 +122,7 @@ class Device:
             UnderstudyError: It could not start, or an actor failed; what was under way
                 is accounted for.
         """
+        self._hold()
         self._keys = keys_of(self._plan, self._spec, insecure=self._options.insecure)
         keys = self._keys.keys if self._keys is not None else None
         self._executor = Executor()
@@ -360,6 +363,13 @@ class Device:
             except Exception as second:  # the other streams are still to be ended
                 self._events.write("device.failed", error=str(second) or repr(second))
 
+    def _hold(self) -> None:
+        """Run on the cores that the deployment gives us."""
+        try:
+            hold_to(self._spec.cores)
+        except UnderstudyError as error:
+            raise UnderstudyError(f"device '{self._spec.name}': {error}") from None
+
     def _status(self) -> dict[str, Any]:
         return {
             "device": self._spec.name,
@@ -367,6 +377,9 @@ class Device:
             "state": self._state,
             "plans": {plan.name: plan.digest for plan in self._plans},
             "pid": os.getpid(),
+            "threads": self._spec.threads,
+            "cores": cores_text(os.sched_getaffinity(0)),
+            "providers": self._spec.providers,
             "missing": self._segments.missing,
             "streams": [stream.describe() for stream in self._streams],
             "links": self._links.describe(),

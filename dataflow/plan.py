@@ -60,6 +60,12 @@ class Device:
 
     metrics: str | None = None
     """Address where its metrics are served, ``tcp://host:port``; None: nowhere."""
+    threads: int = 1
+    """Threads that each of its models computes with."""
+    cores: tuple[int, ...] = ()
+    """Logical cores that the process runs on; none: all that it is given."""
+    providers: tuple[str, ...] = ()
+    """What computes its models, by preference; none: the processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +147,17 @@ def read_plan(folder: Path) -> Plan:
     return Plan(
         name=data["deployment"],
         graph=graph_from_json(data["graph"]),
-        devices={d["name"]: Device(**d) for d in data["devices"]},
+        devices={d["name"]: _device(d) for d in data["devices"]},
         reference=graph_from_json(data["reference"]),
         folder=folder,
         keys=Path(data["keys"]) if data["keys"] else None,
         segments=data["segments"],
     )
+
+
+def _device(data: Mapping[str, Any]) -> Device:
+    lists = {key: tuple(data[key]) for key in ("cores", "providers")}
+    return Device(**{**data, **lists})
 
 
 def _text(plan: Plan) -> str:
@@ -163,6 +174,9 @@ def _text(plan: Plan) -> str:
                     "batch_max": d.batch_max,
                     "batch_wait_ms": d.batch_wait_ms,
                     "metrics": d.metrics,
+                    "threads": d.threads,
+                    "cores": list(d.cores),
+                    "providers": list(d.providers),
                 }
                 for d in plan.devices.values()
             ],

@@ -85,6 +85,12 @@ class Group:
     """How long a lone token waits for others."""
     metrics: tuple[str, int] | None = None
     """Host and port of instance 0 where metrics are served; None: nowhere."""
+    threads: int = 1
+    """Threads that each model of an instance computes with."""
+    cores: tuple[int, ...] = ()
+    """Logical cores that each instance runs on; none: all that it is given."""
+    providers: tuple[str, ...] = ()
+    """What computes the models, by preference; none: the processor."""
 
     @property
     def instances(self) -> tuple[str, ...]:
@@ -100,19 +106,25 @@ class Group:
         metrics = None
         if self.metrics is not None:
             metrics = f"tcp://{self.metrics[0]}:{self.metrics[1] + index}"
+        device = Device(
+            name,
+            self.role,
+            metrics=metrics,
+            threads=self.threads,
+            cores=self.cores,
+            providers=self.providers,
+        )
         if self.role == "endpoint":
-            return Device(name, "endpoint", metrics=metrics)
+            return device
         hosts = self.connect or (self.host,)
         host = hosts[index] if len(hosts) > 1 else hosts[0]
         port = self.port + index
-        return Device(
-            name,
-            "server",
-            f"tcp://{self.host}:{port}",
-            f"tcp://{host}:{port}",
-            self.batch_max,
-            self.batch_wait_ms,
-            metrics,
+        return replace(
+            device,
+            listen=f"tcp://{self.host}:{port}",
+            connect=f"tcp://{host}:{port}",
+            batch_max=self.batch_max,
+            batch_wait_ms=self.batch_wait_ms,
         )
 
 

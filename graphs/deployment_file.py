@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dataflow.errors import nearest
+from dataflow.cores import parse_cores
+from dataflow.errors import UnderstudyError, nearest
 from dataflow.redundancy import STANDBY, Redundancy
 from graphs.deployment import (
     BATCH_MAX,
@@ -32,7 +33,11 @@ KEYS_REQUIRED = ("understudy", "deployment", "graph", "devices", "map")
 KEYS_OPTIONAL = ("failover", "keys")
 GROUP_KEYS_REQUIRED = ("role",)
 SERVER_KEYS = ("listen", "connect", "batch_max", "batch_wait_ms")
-GROUP_KEYS_OPTIONAL = ("count", *SERVER_KEYS, "metrics")
+GROUP_KEYS_OPTIONAL = (
+    *("count", *SERVER_KEYS, "metrics"),
+    *("threads", "cores", "providers"),
+)
+THREADS_MAX = 1024
 FAILOVER_KEYS = ("order", "redundancy", "deadline_ms", "window")
 
 ROLES = ("endpoint", "server")
@@ -211,7 +216,9 @@ class _DeploymentReader:
                         fields[key].place,
                         f"{where}: an endpoint dials and has no '{key}'; remove it",
                     )
-            return Group(name, "endpoint", count, metrics=metrics)
+            return self._computing(
+                Group(name, "endpoint", count, metrics=metrics), fields, where
+            )
         if "listen" not in fields:
             self._problems.add(
                 value.place,
@@ -232,7 +239,39 @@ class _DeploymentReader:
                 "or address by which they reach it",
             )
         most, wait_ms = self._batching(fields, where)
+        group = self._computing(group, fields, where)
         return replace(group, connect=connect, batch_max=most, batch_wait_ms=wait_ms)
+
+    def _computing(
+        self, group: Group, fields: Mapping[str, Value], where: str
+    ) -> Group:
+        """Return `group` with what its models compute with."""
+        threads = 1
+        if "threads" in fields:
+            place = f"{where}: threads"
+            threads = self._bounded(fields["threads"], place, THREADS_MAX) or 1
+        cores = self._cores(fields["cores"], where) if "cores" in fields else ()
+        providers: list[str] = []
+        if "providers" in fields:
+            place = f"{where}: providers"
+            items = self._problems.items(
+                fields["providers"], place, "[CUDAExecutionProvider]"
+            )
+            providers = [t for item in items if (t := self._problems.text(item, place))]
+        return replace(group, threads=threads, cores=cores, providers=tuple(providers))
+
+    def _cores(self, value: Value, where: str) -> tuple[int, ...]:
+        """Return cores written as a text like 0-3, a number, or a list of numbers."""
+        data = value.data
+        if isinstance(data, list):
+            parts = [str(item.data) for item in data]
+        else:
+            parts = [str(data)]
+        try:
+            return parse_cores(",".join(parts))
+        except UnderstudyError as error:
+            self._problems.add(value.place, f"{where}: {error}")
+            return ()
 
     def _batching(self, fields: Mapping[str, Value], where: str) -> tuple[int, float]:
         most, wait_ms = None, None

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dataflow.cores import cores_text
 from dataflow.errors import MisuseError, UnderstudyError
 from dataflow.failures import FailureTable, Required, failure_table
 from dataflow.graph import Graph, Region
@@ -195,6 +196,8 @@ def _parts(plan: Plan) -> list[StreamPart]:
 
 def _at(device: Device) -> str:
     at = f"{device.name} at {device.connect or device.listen}"
+    if device.cores:
+        at += f" on cores {cores_text(device.cores)}"
     if device.batch_max == 1:
         return at
     waits = f" within {device.batch_wait_ms:g} ms" if device.batch_wait_ms else ""

@@ -55,6 +55,8 @@ def _lines(name: str, answer: dict[str, Any]) -> list[str]:
         f"{name}: {answer['state']}, pid {answer['pid']}, answered "
         f"{answer.get('answered', 0)} tokens, {answer.get('queue', 0)} waiting"
     ]
+    if answer.get("cores"):
+        lines.append(f"  computes {_computing(answer)}")
     for key, what in (("nacks", "refused"), ("rejected", "rejected")):
         if counts := answer.get(key):
             noun = "token" if key == "nacks" else "message"
@@ -87,6 +89,13 @@ def _stream_lines(stream: dict[str, Any]) -> list[str]:
         if counts := stream[key]:
             lines.append(f"      {what} {counts_text(counts)}")
     return lines
+
+
+def _computing(answer: dict[str, Any]) -> str:
+    threads = counted(answer.get("threads", 1), "thread")
+    providers = ", ".join(answer.get("providers", ()))
+    with_what = f", by {providers}" if providers else ""
+    return f"on cores {answer['cores']}, {threads} a model{with_what}"
 
 
 def _any_keys(plan: Plan, identity: str | None) -> Keys | None:

@@ -30,19 +30,34 @@ def test_core_that_is_not_there_is_named():
         hold_to((0, 4095))
 
 
-def test_thread_that_is_held_and_those_it_starts_run_there_only():
-    core = max(os.sched_getaffinity(0))
-    before, seen = os.sched_getaffinity(0), []
+def test_threads_that_are_there_and_those_that_come_are_held():
+    before = os.sched_getaffinity(0)
+    core, begin, seen = max(before), threading.Event(), []
 
-    def held():
-        hold_to((core,))
-        inner = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))
-        inner.start()
-        inner.join()
+    def look():
+        begin.wait(10)
         seen.append(os.sched_getaffinity(0))
 
-    thread = threading.Thread(target=held)
-    thread.start()
-    thread.join()
+    earlier = threading.Thread(target=look)
+    earlier.start()
+    try:
+        hold_to((core,))
+        later = threading.Thread(target=look)
+        later.start()
+        begin.set()
+        earlier.join()
+        later.join()
+    finally:
+        hold_to_all(before)
     assert seen == [{core}, {core}]
+
+
+def hold_to_all(cores):
+    for task in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(task), cores)
+
+
+def test_no_cores_change_nothing():
+    before = os.sched_getaffinity(0)
+    hold_to(())
     assert os.sched_getaffinity(0) == before
