@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 
+from graphs.external import SharedWeights
 from graphs.onnx_model import Model
 from graphs.split import Segment
 
@@ -22,9 +23,14 @@ _FUSED_MAX = 5
 """Nodes in a row that one kernel may stand for: sum, activation and their like."""
 
 
-def marked(segment: Segment) -> bytes:
-    """Return the file of `segment` with its nodes named by their place in the model."""
-    proto = onnx.load_model_from_string(segment.data)
+def marked(segment: Segment, weights: SharedWeights) -> bytes:
+    """Return the file of `segment` with its nodes named by their place in the model.
+
+    Args:
+        segment: Of a model.
+        weights: The file refers to them, see `Segment.referring`.
+    """
+    proto = onnx.load_model_from_string(segment.referring(weights))
     producer = segment.model.producer
     for node in proto.graph.node:
         index = next((producer[name] for name in node.output if name in producer), 0)

@@ -1,10 +1,11 @@
 """Run a model, its kernels and its cuts, and keep the times."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -12,6 +13,7 @@ from actors.kernel_times import kernel_times
 from actors.sessions import Settings
 from dataflow.clock import now_s
 from graphs.cuts import Cut
+from graphs.external import SharedWeights
 from graphs.footprint import weight_bytes
 from graphs.kernels import marked, owners
 from graphs.onnx_model import Model
@@ -28,6 +30,7 @@ _KERNEL_BUDGET_S = 2.0
 _ARENA = 3
 """A session holds about so many times its weights: as read, packed, and to work."""
 _MEMORY_SHARE = 0.25
+_WEIGHTS = "weights.bin"
 _TAPPED_BYTES = 64_000_000
 """Tensors that are taken out of the model at one time."""
 
@@ -49,7 +52,7 @@ class Times:
 
 
 class Measuring:
-    """A model that is being measured; close it.
+    """A model that is being measured, while it is entered.
 
     Args:
         model: What to measure.
@@ -62,7 +65,7 @@ class Measuring:
         memory: What the session of the whole took.
 
     Raises:
-        UnderstudyError: The model cannot be run, or not so.
+        UnderstudyError: When it is entered: the model cannot be run, or not so.
     """
 
     def __init__(
@@ -80,21 +83,30 @@ class Measuring:
         self._tell = tell
         self._files = 0
         self._segment = whole(model)
-        len(self._segment.data)  # built before memory is looked at
-        tell("running the model")
-        before_mb = resident_mb()
-        reset_peak()
-        self._whole = self._timed(self._segment, feed)
-        self._whole.values()
-        self.memory = Memory(
-            round(max(0.0, resident_mb() - before_mb), 1), round(peak_mb(), 1)
-        )
+        self._close = ExitStack()
 
-    def close(self) -> None:
-        self._whole.close()
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            # One file of weights for all segments: most of what there is to write.
+            file = opened.enter_context((self._folder / _WEIGHTS).open("wb"))
+            self._flush = file.flush
+            self._weights = SharedWeights(file, _WEIGHTS, self._model.folder)
+            self._tell("running the model")
+            before_mb = resident_mb()
+            reset_peak()
+            self._whole = self._timed(self._segment, self._feed)
+            opened.callback(self._whole.close)
+            self._whole.values()
+            added_mb = max(0.0, resident_mb() - before_mb)
+            self.memory = Memory(round(added_mb, 1), round(peak_mb(), 1))
+            self._close = opened.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close.close()
 
     def _timed(self, segment: Segment, given: Mapping[str, Array]) -> TimedSegment:
-        file = self._written(segment.data)
+        file = self._written(segment.referring(self._weights))
         timed = TimedSegment(segment, file, self._session, given)
         file.unlink()  # it is loaded
         return timed
@@ -104,12 +116,13 @@ class Measuring:
         self._files += 1
         file = self._folder / f"{self._files}.onnx"
         file.write_bytes(data)
+        self._flush()
         return file
 
     def shares(self) -> dict[int, float]:
         """Return node of the model -> its share of the time of the whole."""
         self._tell("timing its kernels")
-        file = self._written(marked(self._segment))
+        file = self._written(marked(self._segment, self._weights))
         settings = Settings(self._session.threads, self._session.providers)
         start_s = now_s()
         kernel_times(file, settings, self._feed, 1)

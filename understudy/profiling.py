@@ -95,16 +95,15 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
     inputs, outputs = model.interface()
     feed = read_input(wanted.input, inputs) if wanted.input else natural(inputs)
     found = [cut for cut in cuts(model) if cut.bytes is not None]
-    with tempfile.TemporaryDirectory(prefix="understudy-profile-") as folder:
-        measuring = Measuring(model, feed, wanted.session, Path(folder), tell)
-        try:
-            shares = measuring.shares()
-            places = [_place(model, cut, shares) for cut in found]
-            times = measuring.times(_chosen(found, places, wanted), wanted.rounds)
-            tell("encoding")
-            wires, codecs = _encoded(measuring, found)
-        finally:
-            measuring.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="understudy-profile-") as folder,
+        Measuring(model, feed, wanted.session, Path(folder), tell) as measuring,
+    ):
+        shares = measuring.shares()
+        places = [_place(model, cut, shares) for cut in found]
+        times = measuring.times(_chosen(found, places, wanted), wanted.rounds)
+        tell("encoding")
+        wires, codecs = _encoded(measuring, found)
     return Profile(
         device=wanted.device or host_name(),
         model=ModelFacts(path.name, model.sha256, _facts(inputs), _facts(outputs)),

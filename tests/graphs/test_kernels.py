@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from graphs.external import SharedWeights
 from graphs.kernels import marked, owners
 from graphs.onnx_model import Model
 from graphs.split import whole
@@ -37,8 +38,13 @@ def block(save) -> Model:
     return Model.read(path)
 
 
-def test_marks_are_the_places_of_the_nodes_in_the_model(block):
-    proto = onnx.load_model_from_string(marked(whole(block, ["y"])))
+def _marked(model, folder):
+    with (folder / "weights.bin").open("wb") as weights:
+        return marked(whole(model), SharedWeights(weights, "weights.bin", folder))
+
+
+def test_marks_are_the_places_of_the_nodes_in_the_model(block, tmp_path):
+    proto = onnx.load_model_from_string(_marked(block, tmp_path))
     assert [node.name for node in proto.graph.node] == [f"us:{i}:" for i in range(6)]
 
 
@@ -67,7 +73,7 @@ def test_kernels_of_a_real_session_are_all_found(block, tmp_path):
     from actors.sessions import Settings
 
     file = tmp_path / "marked.onnx"
-    file.write_bytes(marked(whole(block)))
+    file.write_bytes(_marked(block, tmp_path))
     feed = {"x": np.ones((1, 16, SIDE, SIDE), np.float32)}
     kernels = kernel_times(file, Settings(), feed, runs=3)
     named = [(k.name, k.operator) for k in kernels]
