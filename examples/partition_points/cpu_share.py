@@ -14,9 +14,10 @@ from pathlib import Path
 
 from dataflow.errors import UnderstudyError
 
-PERIOD_US = 10_000
-"""Short, so that a firing of some milliseconds is slowed and not now and then stopped;
-the kernel's least is 1,000."""
+_PERIOD_US = 10_000
+"""Short, so that a firing of some milliseconds is slowed, not now and then stopped."""
+_QUOTA_US_MIN = 1_000
+"""The kernel's least."""
 
 
 class Share:
@@ -40,15 +41,16 @@ def share(cores: float) -> Iterator[Share]:
     Raises:
         UnderstudyError: No control groups of processor time, or no right to make one.
     """
-    quota_us = max(round(cores * PERIOD_US), 1_000)  # the kernel's least
+    period_us = max(_PERIOD_US, round(_QUOTA_US_MIN / cores))
+    quota_us = round(cores * period_us)
     parent, version = _parent()
     folder = parent / f"understudy-{os.getpid()}"
     try:
         folder.mkdir()
         if version == 2:
-            (folder / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
+            (folder / "cpu.max").write_text(f"{quota_us} {period_us}")
         else:
-            (folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (folder / "cpu.cfs_period_us").write_text(str(period_us))
             (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
     except OSError as error:
         with suppress(OSError):
