@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dataflow.branches import Branch, LocalBranch, RemoteBranch
 from dataflow.clock import now_s as clock_s
 from dataflow.coding import LinkCodec
+from dataflow.errors import PeerError
 from dataflow.events import EventLog
 from dataflow.executor import Executor
 from dataflow.meters import StreamMeter
@@ -142,33 +143,17 @@ class Attempts:
             return  # it was never asked that
         asked_s = branch.asked_s.pop(header.frame, None)
         if header.kind is Kind.NACK:
-            if header.flags == Nack.HOP:
-                branch.hop_lost()
-            error = header.flags not in (Nack.EXPIRED, Nack.HOP)
-            why = _nack_name(header.flags)
-            if branch.chosen is not None:
-                branch.chosen.refused(header)
-            self._meter.nacks[link.peer, why] += 1
-            if header.flags != Nack.EXPIRED:
-                self._events.write(
-                    "frame.refused",
-                    stream=self._name,
-                    frame=header.frame * self._frames,
-                    peer=link.peer,
-                    why=why,
-                )
-            self._do(
-                self._ledger.refused(header.frame, header.attempt, now_s, error=error),
-                now_s,
-            )
+            self._nacked(branch, header, now_s)
             return
         # An answer too late to count still tells how long the server takes.
         if asked_s is not None:
             branch.service.add(now_s - asked_s, now_s)
-            if branch.chosen is not None:
-                branch.chosen.answered(header, now_s)
-        if [len(frame) for frame in frames] != branch.received_bytes:
-            self._events.rejected["answer"] += 1
+        if branch.chosen is not None:
+            branch.chosen.answered(header, now_s)
+        try:
+            frames = branch.unpacked(header, frames)
+        except PeerError as error:
+            self._events.reject(error, link.peer)
             self._do(
                 self._ledger.refused(header.frame, header.attempt, now_s, error=True),
                 now_s,
@@ -177,6 +162,27 @@ class Attempts:
         token = branch.part.received[0]
         value = np.ndarray(token.shape, token.dtype, frames[0])
         self._do(self._ledger.answer(header.frame, header.attempt, value, now_s), now_s)
+
+    def _nacked(self, branch: RemoteBranch, header: Header, now_s: float) -> None:
+        if header.flags == Nack.HOP:
+            branch.hop_lost()
+        error = header.flags not in (Nack.EXPIRED, Nack.HOP)
+        why = _nack_name(header.flags)
+        if branch.chosen is not None:
+            branch.chosen.refused(header)
+        self._meter.nacks[branch.link.peer, why] += 1
+        if header.flags != Nack.EXPIRED:
+            self._events.write(
+                "frame.refused",
+                stream=self._name,
+                frame=header.frame * self._frames,
+                peer=branch.link.peer,
+                why=why,
+            )
+        self._do(
+            self._ledger.refused(header.frame, header.attempt, now_s, error=error),
+            now_s,
+        )
 
     def overdue(self, overdue: Overdue, now_s: float) -> None:
         """Tell a link that it was waited for too long."""

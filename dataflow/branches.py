@@ -1,15 +1,17 @@
 """The branches of a region at the fork's device: what the choice of a row looks at."""
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dataflow.behaviour import Behaviour
 from dataflow.engine import Chain
+from dataflow.errors import PeerError
 from dataflow.executor import Executor, time_chain
 from dataflow.parts import BranchPart, ChainPart, StreamPart, make_chain
-from dataflow.wire.compression import CODES, compression
+from dataflow.wire.compression import CODES, all_fit, compression
 from dataflow.wire.control import StreamOffer
+from dataflow.wire.header import Header
 from dataflow.wire.link import Link
 from dataflow.wire.relay import prefixes_of
 from dataflow.wire.rows import grades
@@ -97,6 +99,7 @@ class RemoteBranch:
         self.received_bytes = [token.nbytes for token in part.received]
         self.codec = CODES[part.compression]
         self.compression = compression(part.compression)
+        self.answers = compression(part.answer_compression)
         self.packs = self.compression is not None
         """Messages are compressed."""
         self.carried = True
@@ -116,6 +119,25 @@ class RemoteBranch:
         """One of the servers behind the first did not take a token."""
         if self._ways:
             self.link.way_lost(self._ways[-1])
+
+    def unpacked(self, header: Header, frames: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the tensors that the frames of an answer are, or stand for.
+
+        Raises:
+            PeerError: They are not of the answer's size.
+        """
+        wanted, codec = self.received_bytes, header.codec
+        if [len(frame) for frame in frames] == wanted:
+            return frames
+        if self.answers is None or not all_fit(map(len, frames), wanted, codec):
+            raise PeerError(
+                f"answer of {sum(map(len, frames))} bytes, not {sum(wanted)}; dropped",
+                "answer",
+            )
+        return [
+            self.answers.token(frame, size)
+            for frame, size in zip(frames, wanted, strict=True)
+        ]
 
     @property
     def outstanding(self) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dataflow.clock import now_s as clock_s
 from dataflow.engine import Chain
 from dataflow.errors import ActorError, PeerError
@@ -307,19 +309,40 @@ class Host:
         if results is None:
             self.refuse(session, header, Nack.EXPIRED)
             return
+        packs = self._hosted[header.segment].packs_for(header)
+        send = partial(self._reply, session, header, queue_s, compute_s)
+        if packs is None:
+            send(0, results, 0.0, 0.0)
+        else:
+            copies = [np.copy(result) for result in results]  # the chain fires on
+            self._executor.submit(packs, copies, partial(send, header.codec))
+
+    def _reply(
+        self,
+        session: Session,
+        header: Header,
+        queue_s: float,
+        compute_s: float,
+        codec: int,
+        frames: list[Any] | None,
+        waited_s: float,
+        packed_s: float,
+    ) -> None:
+        assert frames is not None, "nothing expires that has no time to"
         limit = self.sessions.answered(session, header)
         self.answered += 1
         answer = header.answer(
             Kind.ANSWER,
-            tensors=len(results),
+            tensors=len(frames),
+            codec=codec,
             limit=limit,
-            queue_us=microseconds(queue_s),
-            compute_us=microseconds(compute_s),
-            payload_bytes=sum(result.nbytes for result in results),
+            queue_us=microseconds(queue_s + waited_s),
+            compute_us=microseconds(compute_s + packed_s),
+            payload_bytes=sum(memoryview(frame).nbytes for frame in frames),
         )
         self.sent_bytes += HEADER_BYTES + answer.payload_bytes
         # An answer that finds nobody is not kept: the ledger asks another branch.
-        self._transport.reply(session.lane, [answer.pack(), *results])
+        self._transport.reply(session.lane, [answer.pack(), *frames])
 
     def give(self, passed: Passed, answer: Header, frames: Sequence[Any]) -> None:
         """Hand the answer of the next server on to whoever sent the token here."""

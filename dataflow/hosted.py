@@ -30,7 +30,7 @@ class Hosted:
     Attributes:
         plan: That names it; one of them stands for all.
         packed: How its tokens come; None: as they are.
-        packs: How its results go on to the next server.
+        packs: How its results go on to the next server, or back as the answer.
         chain: None until it is loaded.
     """
 
@@ -60,6 +60,10 @@ class Hosted:
         """What a header says of messages that are compressed as the plan wants."""
         return CODES[self.part.compression]
 
+    def packs_for(self, header: Header) -> Compression | None:
+        """Return how the results of a token are compressed: as it was itself."""
+        return self.packs if header.codec else None
+
     def tokens(self, header: Header, frames: Sequence[Any]) -> list[NDArray[Any]]:
         """Return the tokens that the frames of a message are, or stand for.
 
@@ -88,7 +92,7 @@ def hosted_of(plan: Plan, device: str) -> dict[int, Hosted]:
             plan,
             part,
             compression(part.compression),
-            compression(part.onward_compression),
+            compression(part.sent_compression),
         )
         for part in hosted_parts(plan.graph, device)
     }

@@ -15,7 +15,7 @@ from dataflow.executor import Executor
 from dataflow.hosted import Hosted
 from dataflow.parts import hosted_parts
 from dataflow.plan import Plan
-from dataflow.wire.compression import CODES
+from dataflow.wire.compression import CODES, all_fit
 from dataflow.wire.header import Header, Kind, Nack, microseconds
 from dataflow.wire.link import Link
 from dataflow.wire.relay import Passed, Relay, Way
@@ -88,13 +88,14 @@ class Onward:
         tokens = [results[index] for index in hosted.part.sends]
         costs = microseconds(queue_s), microseconds(compute_s)
         passed = Passed(session, header, expires_s, clock_s(), *costs)
-        if hosted.packs is None:
-            self._send(passed, tokens, 0.0, 0.0)
+        packs = hosted.packs_for(header)
+        if packs is None:
+            self._send(passed, 0, tokens, 0.0, 0.0)
             return
         self._executor.submit(
-            hosted.packs,
+            packs,
             [np.copy(token) for token in tokens],  # the chain fires on meanwhile
-            partial(self._send, passed),
+            partial(self._send, passed, CODES[hosted.part.sent_compression]),
             expires_s=expires_s,
         )
 
@@ -108,7 +109,7 @@ class Onward:
             self._answers.refuse(session, header, _reason(answer.flags))
             return True
         wanted = [token.nbytes for token in self._hosted[header.segment].part.returned]
-        if [len(frame) for frame in frames] != wanted:
+        if not all_fit(map(len, frames), wanted, answer.codec):
             self._answers.reject("answer")
             self._answers.refuse(session, header, Nack.ERROR)
         else:
@@ -125,7 +126,12 @@ class Onward:
         return self._relay.unreachable(self._links.by_peer)
 
     def _send(
-        self, passed: Passed, frames: list[Any] | None, _queue: float, _compute: float
+        self,
+        passed: Passed,
+        codec: int,
+        frames: list[Any] | None,
+        _queue: float,
+        _compute: float,
     ) -> None:
         session, header = passed.session, passed.header
         if frames is None:
@@ -135,7 +141,7 @@ class Onward:
         onward = self._relay.pass_on(
             link,
             passed,
-            codec=CODES[self._hosted[header.segment].part.onward_compression],
+            codec=codec,
             tensors=len(frames),
             payload_bytes=sum(memoryview(frame).nbytes for frame in frames),
             now_s=clock_s(),

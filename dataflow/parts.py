@@ -75,6 +75,7 @@ class BranchPart:
         sent: Types of the tensors that cross, in order.
         received: Types of the tensors that come back, in order.
         compression: Of the messages that cross, see `wire.compression`; "": none.
+        answer_compression: Of the answers, where the message was compressed.
     """
 
     branch: Branch
@@ -84,6 +85,7 @@ class BranchPart:
     sent: tuple[TokenType, ...]
     received: tuple[TokenType, ...]
     compression: str
+    answer_compression: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ class HostedPart:
         sends: Outputs of `chain` that go on, in the order of the TX's ports.
         sent: Their types.
         returned: Types of the tensors of the answer.
-        compression: Of the messages that come; `onward_compression`: that go on.
+        compression: Of the messages that come; `sent_compression`: of those that go
+            on, or of the answers, to what came compressed.
     """
 
     region: Region
@@ -155,7 +158,7 @@ class HostedPart:
     sent: tuple[TokenType, ...]
     returned: tuple[TokenType, ...]
     compression: str
-    onward_compression: str
+    sent_compression: str
 
 
 def stream_parts(graph: Graph, device: str) -> list[StreamPart]:
@@ -291,6 +294,7 @@ def _branch_part(graph: Graph, region: Region, branch: Branch) -> BranchPart:
         sent=_tokens(graph, graph.inputs(tx)) if tx else (),
         received=_tokens(graph, graph.inputs(rx)) if rx else (),
         compression=compression_of(graph.actors[tx]) if tx else "",
+        answer_compression=compression_of(graph.actors[rx]) if rx else "",
     )
 
 
@@ -305,7 +309,7 @@ def _identity_part(
         if fifo.source.actor == region.fork and dpg.modes[branch.row].get(fifo.source)
     )
     read = retained[_fork_input(source)]
-    return BranchPart(branch, _chain(graph, set(), {}), (read,), (), (), (), "")
+    return BranchPart(branch, _chain(graph, set(), {}), (read,), (), (), (), "", "")
 
 
 def _hosted_part(
@@ -330,7 +334,7 @@ def _hosted_part(
         sent=_tokens(graph, graph.inputs(tx)),
         returned=_tokens(graph, graph.outputs(back)),
         compression=compression_of(graph.actors[rx]),
-        onward_compression=compression_of(graph.actors[tx]) if onward else "",
+        sent_compression=compression_of(graph.actors[tx]),
     )
 
 

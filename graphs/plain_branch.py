@@ -13,6 +13,9 @@ from graphs.plain_stream import PlainStream
 from graphs.rows import Row, encodes
 from graphs.units import Edge, Unit
 
+ANSWER_BYTES_MIN = 4096
+"""A shorter answer is not compressed: a few packets carry it in any case."""
+
 
 class PlainBranch:
     """Adds one branch of a stream to the plain graph.
@@ -37,6 +40,8 @@ class PlainBranch:
         self._devices = (stream.home.device, *row.path)
         self._names = {unit: self._name(unit) for unit in row.way.units}
         self._members: list[str] = []
+        self._compression = ""
+        """Of what its links carry; that of its answer, where it is large."""
 
     def _name(self, unit: Unit) -> str:
         hop = self._hop.get(unit)
@@ -224,6 +229,7 @@ class PlainBranch:
         base = self._names[units[0]]
         # A message is compressed as any of its FIFOs asks; all come from one cut.
         compression = max(edge.codec.compression for edge in entering)
+        self._compression = max(self._compression, compression)
         arrived = self._link(base, sources, labels, (here, server), place, compression)
         arrived = [
             self._decoded(edge, ref, server) if edge.codec.encoding else ref
@@ -278,11 +284,19 @@ class PlainBranch:
         """Bring the branch's answer to the join, from a server over the links."""
         ref = self._answer()
         label = ref.port
+        token = self._s.units.port(self._s.stream.answer, "out").token
+        large = token is not None and token.nbytes >= ANSWER_BYTES_MIN
+        compression = self._compression if large else ""
         for hop in reversed(range(len(self._row.path))):
             base = self._names[self._units_on(hop)[0]]
             back = self._devices[hop + 1], self._devices[hop]
             (ref,) = self._link(
-                f"{base}.return", [ref], [label], back, self._s.home.policy
+                f"{base}.return",
+                [ref],
+                [label],
+                back,
+                self._s.home.policy,
+                compression,
             )
         fifo = Fifo(ref, PortRef(self._s.home.called("join"), f"r{self._row.index}"))
         self._plain.add_fifo(self._s.home.roomy(fifo), self._s.home.policy)

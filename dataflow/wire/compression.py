@@ -22,7 +22,7 @@ Source:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,15 @@ def fits(frame_bytes: int, token_bytes: int, codec: int) -> bool:
     (True, False, True, False)
     """
     return frame_bytes == token_bytes or (codec != 0 and 0 < frame_bytes < token_bytes)
+
+
+def all_fit(frame_bytes: Iterable[int], token_bytes: Sequence[int], codec: int) -> bool:
+    """Tell whether frames of these lengths can stand for the tokens of a message."""
+    lengths = list(frame_bytes)
+    return len(lengths) == len(token_bytes) and all(
+        fits(frame, token, codec)
+        for frame, token in zip(lengths, token_bytes, strict=True)
+    )
 
 
 def trial(tokens: Sequence[TokenType]) -> list[Any]:

@@ -131,17 +131,15 @@ class Header(NamedTuple):
         limit: int,
         flags: int = 0,
         tensors: int = 0,
+        codec: int = 0,
         queue_us: int = 0,
         compute_us: int = 0,
         payload_bytes: int = 0,
     ) -> "Header":
-        """Return the header of the one answer to this token: same tag, new limit.
-
-        Its tensors are never compressed: an answer is small.
-        """
+        """Return the header of the one answer to this token: same tag, new limit."""
         return _new(Header, (
-            kind, self.session, self.stream, flags, self.attempt, self.row, 0, tensors,
-            self.incarnation, self.segment, self.frame, self.ordinal, limit,
+            kind, self.session, self.stream, flags, self.attempt, self.row, codec,
+            tensors, self.incarnation, self.segment, self.frame, self.ordinal, limit,
             self.budget_us, queue_us, compute_us, payload_bytes,
         ))  # fmt: skip
 

@@ -58,6 +58,7 @@ class Passed(NamedTuple):
             flags=answer.flags,
             tensors=answer.tensors,
             limit=limit,
+            codec=answer.codec,
             queue_us=min(self.queue_us + waited_us, MAX_US),
             compute_us=min(self.compute_us + answer.compute_us, MAX_US),
             payload_bytes=answer.payload_bytes,

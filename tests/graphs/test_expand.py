@@ -159,6 +159,17 @@ def test_compression_is_of_the_pair_that_crosses_and_of_no_actor(write: Write) -
     assert packed.actors["result[cam.0]"].params["codec"] == "int8+zstd"
 
 
+@pytest.mark.parametrize(("least", "given"), [(40, {"compression": "zstd"}), (41, {})])
+def test_large_answer_is_compressed_as_the_token_was(
+    write: Write, monkeypatch: pytest.MonkeyPatch, least: int, given: dict[str, str]
+) -> None:
+    monkeypatch.setattr("graphs.plain_branch.ANSWER_BYTES_MIN", least)
+    graph = expanded(write(), codec="zstd", counts={"cam": 1, "edge": 1})
+    for end in ("tx", "rx"):
+        params = graph.actors[f"net.tail[cam.0]@edge.0.return.{end}"].params
+        assert {k: v for k, v in params.items() if k == "compression"} == given
+
+
 def test_other_codec_is_another_computation_behind_the_cut(write: Write) -> None:
     """Peers of different codecs refuse each other's greeting, not each token."""
     segments = {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataflow.plan import Plan
+from graphs import plain_branch
 from tests.support.chain_plan import HERE_ADDS, chain_adds, chain_plan
 from tests.support.run import Played, outcome, played, results
 from understudy.launch import free_ports
@@ -40,8 +41,11 @@ def sums(tmp_path: Path) -> Plan:
     return chain_plan(tmp_path, tiers="abc", rate_hz=200, take_s=0.004)
 
 
-@pytest.fixture
-def digits(tmp_path: Path) -> Plan:
+@pytest.fixture(params=[40, 4096], ids=["answers compressed", "answers as they are"])
+def digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Plan:
+    monkeypatch.setattr(plain_branch, "ANSWER_BYTES_MIN", request.param)
     graph = Path("graphs/digits/digits.yaml").resolve()
     path = tmp_path / "chain.yaml"
     path.write_text(DIGITS.replace("GRAPH", str(graph)))

@@ -178,7 +178,7 @@ def _stream(
             places = [cam, row, row, row, cam]
             types = ["tx", "rx", f"{TOYS}:{tail_type}", "tx", "rx"]
             for member, place, kind in zip(members, places, types, strict=True):
-                crosses = kind in ("tx", "rx") and ".return." not in member
+                crosses = kind in ("tx", "rx")
                 given = {"compression": compression} if crosses and compression else {}
                 control = (row_port,) if member.endswith("]@" + row + ".tx") else ()
                 actor(
