@@ -163,11 +163,11 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class LinkPoint:
-    """Messages of one size: `there` from the device that measures, `back` to it."""
+    """Messages of one size: ``there`` from the device that measures, or ``back``."""
 
+    way: str
     bytes: int
-    there_ms: float
-    back_ms: float
+    ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,8 +391,8 @@ def _link(data: Fields) -> LinkProfile:
         rtt_ms=data.size("rtt_ms"),
         jitter_ms=data.size("jitter_ms"),
         points=tuple(
-            LinkPoint(row.count("bytes"), row.size("there_ms"), row.size("back_ms"))
-            for row in data.rows("points", "bytes", "there_ms", "back_ms")
+            LinkPoint(row.text("way"), row.count("bytes"), row.size("ms"))
+            for row in data.rows("points", "way", "bytes", "ms")
         ),
         machine=data.facts("machine"),
     )

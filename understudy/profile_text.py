@@ -1,6 +1,6 @@
 """A profile as a terminal shows it: the whole, and the cuts that were measured."""
 
-from understudy.profile_file import CutTime, Profile
+from understudy.profile_file import CutTime, LinkProfile, Profile
 
 _WIDTH_MAX = 44
 
@@ -29,6 +29,16 @@ def profile_text(profile: Profile) -> str:
     others = [cut for cut in profile.cuts if cut.source != "measured"]
     lines += ["", f"{len(others)} more cuts predicted; {profile.seconds:.1f} s"]
     return "".join(f"{line}\n" for line in lines)
+
+
+def link_text(link: LinkProfile) -> str:
+    """Return a link in a few lines."""
+    return (
+        f"link     {link.link}\n"
+        f"there    {link.there_mbit_s:.1f} Mbit/s\n"
+        f"back     {link.back_mbit_s:.1f} Mbit/s\n"
+        f"trip     {link.rtt_ms:.2f} ms both ways, jitter {link.jitter_ms:.2f} ms\n"
+    )
 
 
 def _row(cut: CutTime) -> str:

@@ -52,7 +52,7 @@ LINK = LinkProfile(
     back_mbit_s=94.0,
     rtt_ms=2.5,
     jitter_ms=0.5,
-    points=(LinkPoint(65536, 33.0, 5.5),),
+    points=(LinkPoint("there", 65536, 33.0),),
     machine={"system": "Linux"},
 )
 

@@ -1,16 +1,18 @@
 """`understudy profile`."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dataflow.errors import UnderstudyError
 from understudy.commands.ending import Stoppable, tell_native
-from understudy.commands.options import PATH
+from understudy.commands.options import INSECURE, PATH, Finite
 
 if TYPE_CHECKING:
-    from understudy.profile_file import Profile
+    from understudy.link_profiling import Identity
 
 
 def _anchors(_context: object, _parameter: object, text: str) -> int | None:
@@ -32,7 +34,7 @@ def _cores(_context: object, _parameter: object, text: str) -> tuple[int, ...]:
 
 
 @click.command()
-@click.argument("model", type=PATH)
+@click.argument("model", type=PATH, required=False)
 @click.option("-o", "--output", "out", type=PATH, help="Default: MODEL-NAME.json.")
 @click.option("--name", default="", help="What to call this device; default: the host.")
 @click.option(
@@ -70,46 +72,99 @@ def _cores(_context: object, _parameter: object, text: str) -> tuple[int, ...]:
     type=PATH,
     help="Measure with this frame: a .npz with an array called like each input.",
 )
+@click.option(
+    "--link", metavar="HOST:PORT", help="Measure the link to who listens there instead."
+)
+@click.option("--listen", metavar="HOST:PORT", help="Answer who measures the link.")
+@click.option(
+    "--seconds",
+    type=Finite(1, 86_400),
+    default=600.0,
+    show_default=True,
+    help="Listen for so long.",
+)
+@click.option("--keys", type=PATH, help="Folder of CURVE certificates, for the link.")
+@click.option("--as", "identity", default="", help="Whose of these keys is ours.")
+@click.option("--peer", default="", help="Whose is that of the other side.")
+@INSECURE
 def profile(
-    model: Path,
+    model: Path | None,
+    link: str | None,
+    listen: str | None,
     out: Path | None,
     name: str,
-    threads: int,
-    cores: tuple[int, ...],
-    providers: tuple[str, ...],
-    anchors: int | None,
-    input_file: Path | None,
+    keys: Path | None,
+    identity: str,
+    **options: Any,
 ) -> None:
-    """Measure MODEL on this machine, wherever it can be cut.
+    r"""Measure MODEL on this machine, wherever it can be cut.
 
-    The file it writes is what `explore` reads.
+    Or measure a link: one machine listens, the other asks. The files are what `explore`
+    reads.
 
-    Example: understudy profile net.onnx --name pi --threads 4
+    \b
+    Examples: understudy profile net.onnx --name pi --threads 4
+              understudy profile --listen 192.168.1.5:7100 --keys keys --as edge
+              understudy profile --link 192.168.1.5:7100 --keys keys --as pi --peer edge
     """
+    from understudy.link_profiling import Identity
+
+    if [model, link, listen].count(None) != 2:
+        raise click.UsageError("give one of MODEL, --link and --listen")
+    us = Identity(keys, identity)
+    if listen is not None:
+        _listen(listen, us, options["insecure"], options["seconds"])
+    elif link is not None:
+        _profile_link(link, us, options["peer"], out, name)
+    elif model is not None:
+        _profile_model(model, out, name, options)
+
+
+def _listen(address: str, us: "Identity", insecure: bool, seconds: float) -> None:
+    from understudy.link_profiling import listen
+
+    with Stoppable():
+        listen(address, us, insecure=insecure, seconds=seconds, tell=click.echo)
+
+
+def _profile_link(
+    address: str, us: "Identity", peer: str, out: Path | None, name: str
+) -> None:
+    from understudy.link_profiling import profile_link
+    from understudy.profile_file import check_writable, write_profile
+    from understudy.profile_text import link_text
+
+    name = name or peer or re.sub(r"[^\w.-]+", "-", address)
+    out = out or Path(f"link-{name}.json")
+    check_writable(out)
+    with Stoppable():
+        made = profile_link(address, us, peer=peer, name=name)
+    write_profile(made, out)
+    click.echo(f"{link_text(made)}\n{out}")
+
+
+def _profile_model(
+    model: Path, out: Path | None, name: str, options: Mapping[str, Any]
+) -> None:
     from dataflow.cores import hold_to
     from understudy import profiling
     from understudy.profile_file import SessionFacts, check_writable, write_profile
+    from understudy.profile_text import profile_text
     from understudy.progress import Progress
 
     name = name or profiling.host_name()
     out = out or Path(f"{model.stem}-{name}.json")
     check_writable(out)
     tell_native()
-    hold_to(cores)
+    hold_to(options["cores"])
+    providers = options["providers"] or ("CPUExecutionProvider",)
     wanted = profiling.Wanted(
         device=name,
-        session=SessionFacts(threads, cores, providers or ("CPUExecutionProvider",)),
-        anchors=anchors,
-        input=input_file,
+        session=SessionFacts(options["threads"], options["cores"], providers),
+        anchors=options["anchors"],
+        input=options["input_file"],
     )
     with Stoppable(), Progress() as progress:
         made = profiling.profile(model, wanted, progress.tell)
     write_profile(made, out)
-    _show(made)
-    click.echo(f"\n{out}")
-
-
-def _show(profile: "Profile") -> None:
-    from understudy.profile_text import profile_text
-
-    click.echo(profile_text(profile), nl=False)
+    click.echo(f"{profile_text(made)}\n{out}")
