@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from dataflow.errors import UnderstudyError
+from graphs.cuts import cuts
 from graphs.onnx_model import Model
 from graphs.separation import frontier
 from graphs.split import needed
@@ -16,8 +17,8 @@ _PRODUCTS = frozenset(("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"))
 def even_cuts(model: Model, parts: int) -> tuple[list[tuple[str, ...]], str]:
     """Return cuts of one tensor that divide the work evenly, and what was counted.
 
-    The largest part is as small as it can be; of such divisions the one with the fewest
-    bytes between parts is taken.
+    Layer groups stay whole if there are enough of them. The largest part is as small as
+    it can be; of such divisions the one with the fewest bytes between parts is taken.
 
     Args:
         model: What to cut.
@@ -34,11 +35,15 @@ def even_cuts(model: Model, parts: int) -> tuple[list[tuple[str, ...]], str]:
     done = [0]
     for each in work:
         done.append(done[-1] + each)
+    useful = {c.tensors[0]: c.useful for c in cuts(model, 1) if c.bytes is not None}
     places = [
         (done[count], alive[0], model.tensor(alive[0]).token.nbytes)
         for count, alive in enumerate(frontier(model))
-        if len(alive) == 1 and alive[0] not in model.inputs and _sized(model, alive[0])
+        if len(alive) == 1 and alive[0] in useful
     ]
+    whole_groups = [place for place in places if useful[place[1]]]
+    if len(whole_groups) >= parts - 1:
+        places = whole_groups
     if len(places) < parts - 1:
         raise UnderstudyError(
             f"model {model.where}: one tensor separates at {len(places)} places, "
@@ -69,14 +74,6 @@ def _divide(
         ]
     ends = zip(best, places, strict=True)
     return min((max(m, total - at), b, cuts) for (m, b, cuts), (at, _) in ends)[2]
-
-
-def _sized(model: Model, name: str) -> bool:
-    try:
-        model.tensor(name)
-    except UnderstudyError:
-        return False
-    return True
 
 
 def macs_of(model: Model, index: int) -> int:

@@ -148,3 +148,15 @@ def residual(tmp_path: Path) -> Path:
         outputs={"y": ["N", SIZE]},
         weights=weights,
     )
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[onnx.ModelProto], Path]:
+    """Write a model to a file."""
+
+    def written(proto: onnx.ModelProto) -> Path:
+        path = tmp_path / "net.onnx"
+        path.write_bytes(proto.SerializeToString())
+        return path
+
+    return written
