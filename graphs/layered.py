@@ -24,7 +24,8 @@ def layered(file: GraphFile) -> GraphFile:
 
     The actors of a model `net` are called ``net.GROUP``; FIFOs lead where they led. A
     tensor with several readers has a port, a tap, for each. What is no whole model,
-    keeps a state or has one group only stays as it is.
+    keeps a state or has one group only stays as it is. Layers that nothing in the graph
+    needs are left out.
 
     Raises:
         FileErrors: A model has an input that none of its nodes reads.
@@ -35,6 +36,7 @@ def layered(file: GraphFile) -> GraphFile:
         if is_model(actor) and not actor.stateful:
             part = file.models.of(actor.params)
             found = groups(part.model) if part.is_whole else ()
+            found = _used(file, actor, found)
             if len(found) > 1:
                 apart[actor.name] = _Layers(file, actor, found)
     for name, layers in apart.items():
@@ -46,6 +48,25 @@ def layered(file: GraphFile) -> GraphFile:
             )
     problems.raise_if_any()
     return _replaced(file, apart)
+
+
+def _used(file: GraphFile, actor: Actor, found: tuple[Group, ...]) -> tuple[Group, ...]:
+    """Return those of the groups of a model that the graph has a use for.
+
+    Outputs of the model that lead nowhere are computed by no actor.
+    """
+    refs = [fifo.source for fifo in file.graph.fifos]
+    refs += [ref for refs in file.understudies.values() for ref in refs]
+    refs += [early.answer for early in file.exits.values()]
+    tensors = port_of_tensor(actor, file.models)
+    wanted = {tensors[ref.port] for ref in refs if ref.actor == actor.name}
+    kept: list[Group] = []
+    for group in reversed(found):
+        nodes = group.part.model.nodes
+        if any(not wanted.isdisjoint(nodes[index].output) for index in group.nodes):
+            kept.append(group)
+            wanted |= set(group.part.inputs)
+    return tuple(reversed(kept)) or found
 
 
 def _replaced(file: GraphFile, apart: Mapping[str, "_Layers"]) -> GraphFile:

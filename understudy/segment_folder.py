@@ -215,8 +215,8 @@ def compare(
     return [
         Verdict(
             name,
-            same_bits=_same(*(side[name] for side in plain)),
-            error=_error(*(side[name] for side in fast)),
+            same_bits=same_bits(*(side[name] for side in plain)),
+            error=relative_error(*(side[name] for side in fast)),
         )
         for name in model.outputs
     ]
@@ -244,7 +244,8 @@ def _both(
     return whole, known
 
 
-def _same(a: Array, b: Array) -> bool:
+def same_bits(a: Array, b: Array) -> bool:
+    """Say whether two arrays are alike: in type, shape and every bit."""
     return a.dtype == b.dtype and a.shape == b.shape and _bits(a) == _bits(b)
 
 
@@ -252,12 +253,16 @@ def _bits(array: Array) -> object:
     return array.tolist() if array.dtype == object else array.tobytes()
 
 
-def _error(whole: Array, parts: Array) -> float:
-    """Return the largest difference as a part of the largest value."""
+def relative_error(whole: Array, parts: Array) -> float:
+    """Return the largest difference as a part of the largest value of `whole`.
+
+    It is infinite where types, shapes or what is not finite differ. A difference of
+    single elements would say nothing: next to zero it may be of any size.
+    """
     if whole.shape != parts.shape or whole.dtype != parts.dtype:
         return math.inf
     if not np.issubdtype(whole.dtype, np.number):
-        return 0.0 if _same(whole, parts) else math.inf
+        return 0.0 if same_bits(whole, parts) else math.inf
     expected, found = whole.astype(np.float64), parts.astype(np.float64)
     finite = np.isfinite(expected)
     if not np.array_equal(expected[~finite], found[~finite], equal_nan=True):

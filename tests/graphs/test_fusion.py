@@ -11,6 +11,7 @@ from dataflow.rules import check
 from graphs.deployment_file import read_deployment
 from graphs.expand import expand
 from graphs.graph_file import read_graph
+from graphs.groups import groups
 from graphs.layered import layered
 from graphs.located_yaml import FileErrors
 from graphs.onnx_model import Model
@@ -27,13 +28,14 @@ from tests.support.deployed import (
     segments_of,
     written,
 )
-from tests.support.light import light_model
+from tests.support.light import HUGE, SMALL, light_model, real_models
 from tests.support.run import outcome, played, results
 from understudy.launch import free_ports
 from understudy.reference import full_error
 
 Write = Callable[..., Path]
 Save = Callable[..., Path]
+MODELS = [*map(light_model, (*SMALL, *HUGE)), *real_models()]
 
 
 @pytest.mark.parametrize("count", range(1, 17))
@@ -66,6 +68,28 @@ def test_layers_of_large_models_are_the_segments_of_the_cut(
         )
         apart = deployed(written(layers), divided(parts(layers), count))
         assert computed(apart) == computed(cut), count
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_layers_of_every_model_are_the_segments_of_a_cut_in_the_middle(
+    folder: Path, path: Path
+) -> None:
+    """Of several outputs the graph uses the first: other layers are not there."""
+    model = Model.read(path)
+    layers = layered(
+        pictures(path, (*model.tensor(model.inputs[0]).token.shape[2:], 3))
+    )
+    names = parts(layers)
+    count = len(names) // 2
+    used = [g for g in groups(model) if f"net.{g.name}" in names]
+    made = {name for group in used[:count] for name in group.part.outputs}
+    read = {name for group in used[count:] for name in group.part.inputs}
+    cut = deployed(
+        "whole.yaml", f"  net: {{cut: {sorted(made & read)}, head: cam, tail: edge}}"
+    )
+    apart = deployed(written(layers), divided(names, count))
+    assert computed(apart) == computed(cut)
+    assert len(computed(apart)[0]) == 2
 
 
 @pytest.mark.parametrize("device", ["cam", "edge"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from actors.onnx_segment import port_names
 from dataflow.plan import SEGMENTS, Plan
 from dataflow.rules import check
 from graphs.compile import compile_plan
@@ -43,13 +44,14 @@ map:
 
 
 def pictures(model: Path, shape: tuple[int, int, int]) -> GraphFile:
-    """Write a graph of a camera of pictures [H, W, C] and `model`, whole."""
+    """Write a graph of a camera of pictures [H, W, C] and `model`, whole.
+
+    Of several outputs the first is used.
+    """
     np.savez("cam.npz", x=np.zeros((2, *shape), np.uint8))
     found = Model.read(model)
-    inputs, outputs = (
-        name.replace("/", "_") for name in (*found.inputs, *found.outputs)
-    )
-    text = GRAPH.format(model=model, input=inputs, output=outputs)
+    given, made = port_names([found.inputs[0], found.outputs[0]])
+    text = GRAPH.format(model=model, input=given, output=made)
     Path("whole.yaml").write_text(text)
     return read_graph(Path("whole.yaml"))
 

@@ -6,6 +6,7 @@ and a wrong order of them would not show.
 """
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,9 @@ def with_weights(name: str) -> onnx.ModelProto:
         graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
         graph.node.remove(node)
     return model
+
+
+def real_models() -> list[Path]:
+    """Return models with real weights, if UNDERSTUDY_DATA names a folder of some."""
+    folder = os.environ.get("UNDERSTUDY_DATA")
+    return sorted(Path(folder, "models").glob("*.onnx")) if folder else []
