@@ -31,6 +31,7 @@ RESULTS_VERSION = 1
 VALUES_LIMIT = 64
 """Elements of an answer up to which its values are written unless told otherwise."""
 DEFAULT_LIMIT_MB = 1024.0
+FILLED_IN = ("deployment", "graph", "rows", "codec")
 _END_BYTES = 256
 """Kept free below the bound for the last lines."""
 
@@ -118,6 +119,20 @@ class Results(Sink):
         except OSError as error:
             self._count(outcome, f"cannot be written ({error.strerror})")
 
+    def may_become(self, params: Params) -> bool:
+        return _ours(params) == _ours(self.params)
+
+    def become(self, params: Params, first: int) -> None:
+        """Note who may answer from now on."""
+        self.params = params
+        if self._path is None or self._size_bytes == 0:
+            return  # the first line is still to come, and says it
+        line = self._gap_line() + _json({"switched": first, **self._plan()})
+        try:
+            self._write(line)
+        except OSError as error:
+            _log.error("%s: lacks the line of a switch (%s)", self._path, error)
+
     def end(self, last: int) -> None:
         if self._path is None:
             return
@@ -186,16 +201,22 @@ class Results(Sink):
                     "stream": self.site.stream,
                     "incarnation": f"{self.site.incarnation:016x}",
                     "device": self.site.device,
-                    "deployment": self.params.get("deployment", ""),
-                    "graph": self.params.get("graph", ""),
-                    "rows": list(self.params.get("rows", ())),
-                    "codec": self.params.get("codec", "none"),
+                    **self._plan(),
                     # Wall clock minus monotonic: turns the times below into dates.
                     "epoch_s": epoch_s(),
                     "labels": labels,
                 },
             }
         )
+
+    def _plan(self) -> dict[str, Any]:
+        """Return what the plan filled in."""
+        return {
+            "deployment": self.params.get("deployment", ""),
+            "graph": self.params.get("graph", ""),
+            "rows": list(self.params.get("rows", ())),
+            "codec": self.params.get("codec", "none"),
+        }
 
     def _write(self, line: bytes) -> None:
         written = os.write(self._file, line)
@@ -228,6 +249,11 @@ def _path(site: Site) -> Path | None:
         return None
     stream = site.stream.replace("/", "+")
     return site.run_folder / f"results-{stream}-{site.incarnation:016x}.jsonl"
+
+
+def _ours(params: Params) -> dict[str, Any]:
+    """Return what the user gave, without what the plan filled in."""
+    return {name: value for name, value in params.items() if name not in FILLED_IN}
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

@@ -123,6 +123,13 @@ class Sink(Behaviour):
     stateful = True
     sink = True
 
+    def may_become(self, params: Params) -> bool:
+        """Tell whether it can go on as the sink that another plan has in its place."""
+        return params == self.params
+
+    def become(self, params: Params, first: int) -> None:
+        """Another plan is played from frame `first` on; `may_become` agreed to it."""
+
     def end(self, last: int) -> None:
         """Called once, before `stop`: the last frame was `last`, -1 if none was."""
 

@@ -1,12 +1,13 @@
 """The actors of a device: made, started, and stopped in the end."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from dataflow.behaviour import Behaviour, Site
 from dataflow.engine import Chain
+from dataflow.errors import UnderstudyError
 from dataflow.graph import Actor
 from dataflow.parts import HostedPart, StreamPart, make_chain, several_firings
 from dataflow.plan import Plan
@@ -39,14 +40,32 @@ class Cast:
         self._incarnation = incarnation
         self._library = library
         self._run_folder = run_folder
-        self._started = ExitStack()
+        self._started: list[Behaviour] = []
 
     def stop(self) -> None:
         """Stop all that were started; one that raises does not keep the others."""
-        self._started.close()
+        self.dismiss(list(self._started))
 
-    def of_stream(self, plan: Plan, part: StreamPart) -> dict[str, Behaviour]:
-        """Make the actors of a stream that has its source here."""
+    def dismiss(self, behaviours: Iterable[Behaviour]) -> None:
+        """Stop some that are not played any more."""
+        with ExitStack() as stopping:
+            for behaviour in behaviours:
+                self._started.remove(behaviour)
+                stopping.callback(behaviour.stop)
+
+    def of_stream(
+        self, plan: Plan, part: StreamPart, kept: Mapping[str, Behaviour] | None = None
+    ) -> dict[str, Behaviour]:
+        """Make the actors of a stream that has its source here.
+
+        Args:
+            plan: Where the stream is from.
+            part: What of it is played here.
+            kept: Actors that play on from an earlier plan.
+
+        Raises:
+            UnderstudyError: One that plays on has too little memory for this plan.
+        """
         local = {a for branch in part.branches for a in branch.chain.actors}
         names = {part.source, *part.prefix.actors, *part.suffix.actors, *local}
         window = part.region.window
@@ -59,12 +78,21 @@ class Cast:
         }
         slots[part.source] += _fired_within_deadline(plan, part)
         actors, stream = plan.graph.actors, part.region.stream
-        return {
-            name: self._make(plan, actors[name], stream, slots[name])
-            for name in sorted(names)
-        }
+        found = dict(kept or {})
+        for name, behaviour in found.items():
+            if slots[name] > behaviour.site.slots:
+                raise UnderstudyError(
+                    f"actor '{name}': would keep {slots[name]} outputs, and was "
+                    f"started for {behaviour.site.slots}; a plan that follows has no "
+                    "longer deadline and no larger window, or restart the device"
+                )
+        for name in sorted(names - found.keys()):
+            found[name] = self._make(plan, actors[name], stream, slots[name])
+        return found
 
-    def chain_of(self, plan: Plan, hosted: HostedPart) -> Chain:
+    def chain_of(
+        self, plan: Plan, hosted: HostedPart
+    ) -> tuple[Chain, Collection[Behaviour]]:
         """Make the actors of a hosted branch; a batch is read before the next."""
         part = hosted.chain
         most = plan.devices[self._device].batching.most
@@ -79,7 +107,7 @@ class Cast:
             )
             for name in part.actors
         }
-        return make_chain(part, behaviours)
+        return make_chain(part, behaviours), behaviours.values()
 
     def _make(
         self, plan: Plan, actor: Actor, stream: str, slots: int, batch: int = 1
@@ -97,7 +125,7 @@ class Cast:
         )
         behaviour = self._library(actor.type)(actor.params, site)
         behaviour.start()
-        self._started.callback(behaviour.stop)
+        self._started.append(behaviour)
         return behaviour
 
 

@@ -9,30 +9,31 @@ import gc
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataflow.branches import offers_of
 from dataflow.cast import Cast, Library
 from dataflow.clock import now_s as clock_s
-from dataflow.cores import cores_text, hold_to
-from dataflow.device_keys import KeyWatch, check_public_keys, keys_of
+from dataflow.cores import hold_to
+from dataflow.device_keys import KeyWatch, keys_of
 from dataflow.errors import UnderstudyError
 from dataflow.events import EventLog
 from dataflow.executor import Executor
 from dataflow.host import Host
 from dataflow.links import Links
 from dataflow.loading import LOOK_S, Loading
-from dataflow.parts import StreamPart, stream_parts
 from dataflow.plan import Plan
-from dataflow.plans import addresses_of
+from dataflow.plans import largest_frame_bytes
+from dataflow.play import Play, Stage
 from dataflow.segments import Peer, Segments
-from dataflow.signals import Signals
+from dataflow.signals import HANG_UP, Signals
+from dataflow.status import status_of
 from dataflow.stream import Stream
-from dataflow.wire.control import CONTROL_BYTES_MAX, Want, pack_control
+from dataflow.switching import Reread, Switching
+from dataflow.wire.control import Want, pack_control
 from dataflow.wire.happenings import FromRoute, Happening, Woken
 from dataflow.wire.header import VERSION
 from dataflow.wire.transport import Transport
@@ -62,6 +63,8 @@ class Options:
         seconds: End the sources after this long; None: when they end themselves.
         stdin: End when standard input does: with the process that started us.
         metrics: Where its metrics are served, if they are: said in the log.
+        reread: Reads the plans again when SIGHUP tells that there may be others; None:
+            SIGHUP ends the device, as it ends any process.
     """
 
     run_folder: Path | None = None
@@ -69,6 +72,7 @@ class Options:
     seconds: float | None = None
     stdin: bool = False
     metrics: str = ""
+    reread: Reread | None = None
 
 
 class Device:
@@ -102,7 +106,7 @@ class Device:
             library=library,
             run_folder=options.run_folder,
         )
-        self._streams: list[Stream] = []
+        self._switching: Switching | None = None
         self._host: Host | None = None
         self._loading: Loading | None = None
         self._due_s = 0.0
@@ -126,8 +130,14 @@ class Device:
         self._keys = keys_of(self._plan, self._spec, insecure=self._options.insecure)
         keys = self._keys.keys if self._keys is not None else None
         self._executor = Executor()
-        self._signals = Signals(self._spec.name, self._executor.wake_fd)
-        self._transport = Transport(keys, message_bytes_max=_largest(self._plans))
+        self._signals = Signals(
+            self._spec.name,
+            self._executor.wake_fd,
+            hang_up=self._options.reread is not None,
+        )
+        self._transport = Transport(
+            keys, message_bytes_max=largest_frame_bytes(self._plans)
+        )
         try:
             listen = self._spec.listen
             address = "" if listen is None else self._transport.listen(listen)
@@ -148,7 +158,8 @@ class Device:
             self._load()
             while not self._finished(clock_s()):
                 self._turn()
-            self._links.bye()
+            for links in self._links:
+                links.bye()
             self._events.write("device.stopped")
         except BaseException as error:
             self._fail(error)
@@ -159,7 +170,17 @@ class Device:
                 cleaning.callback(self._signals.restore)
                 cleaning.callback(self._cast.stop)
                 cleaning.callback(self._executor.close)
-        return 1 if self._links.refused else 0
+        assert self._switching is not None, "it was loaded"
+        return 1 if self._switching.current.refused else 0
+
+    @property
+    def _streams(self) -> Sequence[Stream]:
+        """Of all plans that are played, the oldest first."""
+        return () if self._switching is None else self._switching.streams
+
+    @property
+    def _links(self) -> Sequence[Links]:
+        return () if self._switching is None else self._switching.links
 
     def _turn(self) -> None:
         """Wait for the next thing to happen, and let everybody act on it."""
@@ -167,7 +188,7 @@ class Device:
         for event in self._transport.poll(timeout_s):
             self._receive(event, clock_s())
         if caught := self._signals.take():
-            self._stop(caught)
+            self._heed(caught)
         self._executor.step()
         now_s = clock_s()
         self._check_loading(now_s)
@@ -181,9 +202,19 @@ class Device:
             due_s = min(due_s, self._host.tick(now_s))
         for stream in self._streams:
             due_s = min(due_s, stream.tick(clock_s()))
-        due_s = min(due_s, get_s)
+        due_s = min(due_s, get_s, self._switch(clock_s()))
         # Last: what could not be sent above is known to its link by now.
-        self._due_s = min(due_s, self._links.tick(clock_s()))
+        for links in self._links:
+            due_s = min(due_s, links.tick(clock_s()))
+        self._due_s = due_s
+
+    def _switch(self, now_s: float) -> float:
+        """Go on with what another plan needs; return when there is more to do."""
+        if self._switching is None or self._state == "loading":
+            return _NEVER_S
+        if self._streams and not self._begun:
+            return _NEVER_S
+        return self._switching.tick(now_s)
 
     def _finished(self, now_s: float) -> bool:
         if self._stop_s is not None and now_s >= self._stop_s:
@@ -191,10 +222,7 @@ class Device:
                 stream.end()
             if not self._streams:
                 return True
-        for stream in self._streams:
-            if not stream.ended:
-                return False
-        return bool(self._streams)
+        return self._switching is not None and self._switching.over
 
     def _open_log(self) -> None:
         self._events = EventLog(
@@ -234,36 +262,36 @@ class Device:
                 keys=self._keys is not None,
                 segments=self._segments,
             )
-        self._parts = stream_parts(self._plan.graph, self._spec.name)
-        offers = offers_of(self._parts)
-        if self._host is not None:
-            for peer, asked in self._host.relay.offers.items():
-                offers.setdefault(peer, []).extend(asked)
-        check_public_keys(self._keys, offers)
-        self._links = Links(
-            addresses_of(self._plans, offers),
+        stage = Stage(
             device=self._spec.name,
-            deployment=self._plan.name,
             incarnation=self._incarnation,
-            offers=offers,
-            streams=self._streams,
             transport=self._transport,
+            executor=self._executor,
             events=self._events,
             segments=self._segments,
-            host=self._host,
+            cast=self._cast,
+            keys=self._keys,
         )
+        play = Play(self._plan, stage, also=self._plans[1:], host=self._host)
         if self._host is not None:
-            self._host.connect(self._links)
+            self._host.connect(play.links)
+        self._switching = Switching(
+            play,
+            stage,
+            plans=self._plans,
+            host=self._host,
+            reread=self._options.reread,
+        )
         self._load_start_s = start_s
-        if not self._segments.missing:
-            self._make_all()
+        self._get_segments(start_s)
 
     def _make_all(self) -> None:
         """Make all actors, once every segment is here."""
         self._complete = True
         if self._host is not None:
-            self._loading = Loading(self._host.load)
-        self._streams += [self._make_stream(part) for part in self._parts]
+            self._loading = Loading(self._host.repertoire.load)
+        assert self._switching is not None
+        self._switching.begin()
         gc.collect()
         gc.freeze()
         if self._host is None:
@@ -273,19 +301,20 @@ class Device:
 
     def _get_segments(self, now_s: float) -> float:
         """Ask for what is missing; return when there is more to do."""
-        if self._complete:
-            return _NEVER_S
-        peers = [*self._links.peers, *(self._host.peers if self._host else ())]
-        due_s = self._segments.tick(peers, now_s)
         if not self._segments.missing:
-            self._make_all()
-        return due_s
+            if not self._complete:
+                self._make_all()
+            return _NEVER_S
+        peers = [peer for links in self._links for peer in links.peers]
+        if self._host is not None:
+            peers += self._host.peers
+        return self._segments.tick(peers, now_s)
 
     def _ask(self, peer: Peer, want: Want) -> bool:
         frames = [pack_control(want)]
         if peer.route:
             return self._transport.reply(peer.route, frames)
-        return self._transport.send(peer.name, "control", frames)
+        return self._transport.send(peer.line, "control", frames)
 
     def _check_loading(self, now_s: float) -> None:
         if self._loading is None or not self._loading.done():
@@ -303,23 +332,12 @@ class Device:
             compute_thread=self._executor.uses_thread,
         )
 
-    def _make_stream(self, part: StreamPart) -> Stream:
-        return Stream(
-            part,
-            behaviours=self._cast.of_stream(self._plan, part),
-            links=self._links.by_peer,
-            incarnation=self._incarnation,
-            executor=self._executor,
-            outbox=self._links,
-            events=self._events,
-        )
-
     def _check_beginning(self, now_s: float) -> None:
         """Start the sources when every server is there, or has had its chance."""
         if self._begun or not self._streams:
             return
-        waiting = self._links.awaited
-        waiting += dict.fromkeys(p for s in self._streams for p in s.attempts.awaited)
+        assert self._switching is not None
+        waiting = self._switching.current.awaited
         if waiting and now_s < self._greeting_until_s:
             return
         if waiting:
@@ -341,7 +359,16 @@ class Device:
                 self._transport.unwatch(fd)
                 self._stop("end of standard input")
             case _:
-                self._links.receive(event, now_s)
+                for links in self._links:
+                    if event.peer in links.by_line:
+                        links.receive(event, now_s)
+                        return
+
+    def _heed(self, caught: str) -> None:
+        if caught != HANG_UP:
+            self._stop(caught)
+        elif self._switching is not None:
+            self._switching.tell()
 
     def _stop(self, why: str) -> None:
         if self._stop_s is not None and self._state == "stopping":
@@ -349,6 +376,8 @@ class Device:
         self._state = "stopping"
         self._events.write("device.stopping", why=why)
         now_s = clock_s()
+        if self._switching is not None:
+            self._switching.forgo()
         if self._host is not None:
             self._host.bye(now_s)
         self._stop_s = now_s if self._streams else now_s + FAREWELL_S
@@ -371,21 +400,15 @@ class Device:
             raise UnderstudyError(f"device '{self._spec.name}': {error}") from None
 
     def _status(self) -> dict[str, Any]:
-        return {
-            "device": self._spec.name,
-            "role": self._spec.role,
-            "state": self._state,
-            "plans": {plan.name: plan.digest for plan in self._plans},
-            "pid": os.getpid(),
-            "threads": self._spec.threads,
-            "cores": cores_text(os.sched_getaffinity(0)),
-            "providers": self._spec.providers,
-            "missing": self._segments.missing,
-            "streams": [stream.describe() for stream in self._streams],
-            "links": self._links.describe(),
-            "rejected": dict(self._rejected()),
-            **({} if self._host is None else self._host.describe()),
-        }
+        assert self._switching is not None
+        return status_of(
+            self._spec,
+            self._state,
+            self._switching,
+            missing=self._segments.missing,
+            rejected=self._rejected(),
+            host=self._host,
+        )
 
     def samples(self) -> "Iterator[Sample]":
         """Yield what `metrics.METRICS` names, as it is now; from any thread.
@@ -394,15 +417,15 @@ class Device:
         """
         from dataflow import metrics  # most devices are never asked
 
-        yield from metrics.of_device(self._spec, self._plan, self._state)
-        if not self._loaded:
+        switching = self._switching
+        plan = self._plan if switching is None else switching.plans[0]
+        yield from metrics.of_device(self._spec, plan, self._state)
+        if switching is None or not self._loaded:
             return
         yield from metrics.of_loop(
             self._executor.queue, self._events.lost, self._rejected()
         )
-        for stream in self._streams:
-            yield from metrics.of_stream(stream)
-        yield from metrics.of_links(self._links)
+        yield from metrics.of_play(switching.current)
         if self._host is not None:
             yield from metrics.of_host(self._host)
 
@@ -412,16 +435,3 @@ class Device:
         if self._host is not None:
             parts.append(self._host.sessions.rejected.copy())
         return sum(parts, Counter())
-
-
-def _largest(plans: Iterable[Plan]) -> int:
-    """Return the most bytes that one frame of these plans may have on the wire."""
-    sizes = (
-        port.token.nbytes
-        for plan in plans
-        for actor in plan.graph.actors.values()
-        if actor.type in ("tx", "rx")
-        for port in actor.ports
-        if port.token is not None
-    )
-    return max(max(sizes, default=0), CONTROL_BYTES_MAX) + 1024

@@ -1,6 +1,6 @@
 """The keys of a running device: read at the start, and again when they change."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from dataflow.errors import UnderstudyError
 from dataflow.events import EventLog
@@ -29,7 +29,7 @@ class KeyWatch:
         self._events = events
         self._look_s = 0.0
 
-    def tick(self, links: Links, now_s: float) -> None:
+    def tick(self, links: Iterable[Links], now_s: float) -> None:
         """Look at the folder, if it is time; our own new key renews `links`."""
         if self._folder is None or now_s < self._look_s:
             return
@@ -46,7 +46,8 @@ class KeyWatch:
         self._events.write("keys.read", devices=sorted(keys.peers), ours=ours)
         self._transport.renew(keys)
         if ours:
-            links.renew()
+            for each in links:
+                each.renew()
 
 
 def keys_of(plan: Plan, spec: DeviceSpec, *, insecure: bool) -> KeyFolder | None:

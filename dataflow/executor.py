@@ -139,6 +139,11 @@ class Executor:
         if best_s > HAND_OFF_S:
             self._best_s[id(chain)] = best_s
 
+    def forget(self, chain: Runs) -> None:
+        """A chain is not run any more; what it is known by may be another's soon."""
+        self._best_s.pop(id(chain), None)
+        self._batching.pop(id(chain), None)
+
     def submit(
         self,
         chain: Runs,

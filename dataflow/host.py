@@ -6,18 +6,19 @@ sessions take turns (`turns`). What goes on to another server: see `onward`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dataflow.behaviour import Behaviour
 from dataflow.clock import now_s as clock_s
 from dataflow.engine import Chain
-from dataflow.errors import ActorError, PeerError
+from dataflow.errors import ActorError, PeerError, UnderstudyError
 from dataflow.events import EventLog
 from dataflow.executor import Done, Executor
-from dataflow.hosted import MakeChain, hosted_of
+from dataflow.hosted import Hosted, MakeChain, Repertoire
 from dataflow.onward import Onward, ways_of
 from dataflow.plan import Plan
 from dataflow.segments import Peer, Segments
@@ -83,15 +84,13 @@ class Host:
         self._transport = transport
         self._executor = executor
         self._events = events
-        self._make_chain = make_chain
         self._status = status
         self._keys = keys
         self._segments = segments
-        self._hosted = {
-            segment: hosted
-            for plan in reversed(plans)
-            for segment, hosted in hosted_of(plan, device).items()
-        }
+        self.repertoire = Repertoire(
+            plans, device=device, make_chain=make_chain, executor=executor
+        )
+        self._hosted = self.repertoire.by_segment
         self.sessions = Sessions(
             device,
             incarnation=incarnation,
@@ -120,10 +119,29 @@ class Host:
             answers=self,
         )
 
-    def load(self) -> None:
-        """Load every segment once, and time it; runs beside the I/O loop."""
-        for hosted in self._hosted.values():
-            hosted.load(self._device, self._make_chain, self._executor)
+    def expect(self, plans: Sequence[Plan]) -> list[int]:
+        """Prepare for the plans that follow ours; return the segments to be loaded.
+
+        Raises:
+            UnderstudyError: They want what only a restart can give.
+        """
+        new = self.repertoire.lacking(plans)
+        for hosted in new.values():
+            self._check_room(hosted)
+        self.repertoire.take(plans, new)
+        for segment, hosted in new.items():
+            self.sessions.expect(segment, hosted.token_bytes, hosted.codec)
+        return list(new)
+
+    def unload(self, segments: Iterable[int]) -> list[Behaviour]:
+        """Forget segments; return their actors, which nobody plays any more."""
+        for segment in segments:
+            self.sessions.withdraw(segment)
+        return self.repertoire.drop(segments)
+
+    def unwanted(self, now_s: float) -> list[int]:
+        """Return the segments that nobody has wanted for long."""
+        return self.repertoire.unwanted(self.sessions.wants, now_s)
 
     def loaded(self, now_s: float) -> None:
         """Models are there: tell those who wait."""
@@ -355,6 +373,24 @@ class Host:
 
     def reject(self, reason: str) -> None:
         self._events.rejected[reason] += 1
+
+    def _check_room(self, hosted: Hosted) -> None:
+        """Check that tokens of a further plan can come, and go on.
+
+        Raises:
+            UnderstudyError: Sockets and ways are made at the start.
+        """
+        most, where = max(hosted.token_bytes), f"device '{self._device}'"
+        if most > self._transport.message_bytes_max:
+            raise UnderstudyError(
+                f"{where}: would get tokens of {most} bytes, and was started for at "
+                f"most {self._transport.message_bytes_max}; restart it with this plan"
+            )
+        if hosted.part.onward and not self.relay.knows(hosted.part.segment):
+            raise UnderstudyError(
+                f"{where}: would pass tokens on to '{hosted.part.onward[0].device}' on "
+                "a way that it was not started with; restart it with this plan"
+            )
 
     def returned(self, link: Link, answer: Header, frames: Sequence[Any]) -> bool:
         """An answer to what was passed on came back; False: it is no such answer."""

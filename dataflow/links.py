@@ -50,7 +50,7 @@ from dataflow.wire.link_states import (
     Up,
 )
 from dataflow.wire.rate import LinkRate
-from dataflow.wire.transport import Transport
+from dataflow.wire.transport import LINE_MARK, Transport
 
 ABOUT_CHARS_MAX = 4096
 RENEW_S = 5.0
@@ -69,6 +69,7 @@ class Links:
             at once.
         streams: Ours; the list may be filled after this is made.
         host: What passes tokens of others on.
+        play: Plans that this device played before: each has links of its own.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Links:
         events: EventLog,
         segments: Segments,
         host: Host | None,
+        play: int = 0,
     ) -> None:
         self._host = host
         self._segments = segments
@@ -100,9 +102,13 @@ class Links:
                 offers=tuple(offers[peer]),
                 now_s=now_s,
                 deployment=deployment,
+                play=play,
             )
             for peer in sorted(offers)
         }
+        self._mark = f"{LINE_MARK}{play}" if play else ""
+        self.by_line = {self._line(link): link for link in self.by_peer.values()}
+        """By the name under which the transport knows their sockets."""
         self._device = device
         self._to_renew: deque[Link] = deque()
         self._renewed: Link | None = None
@@ -127,7 +133,7 @@ class Links:
     def peers(self) -> list[Peer]:
         """Whom we dialled and may ask for segments."""
         links = self.by_peer.values()
-        return [Peer(link.peer, link.session) for link in links if link.greeted]
+        return [self._peer(link) for link in links if link.greeted]
 
     def renew(self) -> None:
         """Our own key is another: replace the sessions, one link after the other.
@@ -156,7 +162,7 @@ class Links:
         now_s: float,
     ) -> None:
         """Something happened on a lane that we dialled."""
-        link = self.by_peer[event.peer]
+        link = self.by_line[event.peer]
         match event:
             case FromPeer(_, lane, frames):
                 self._message(link, lane, frames, now_s)
@@ -183,7 +189,7 @@ class Links:
 
     def send_token(self, link: Link, header: Header, frames: Sequence[Any]) -> bool:
         """Send a token on the data lane of `link`; a failure is evidence."""
-        sent = self._transport.send(link.peer, "data", [header.pack(), *frames])
+        sent = self._transport.send(self._line(link), "data", [header.pack(), *frames])
         if sent:
             size = HEADER_BYTES + header.payload_bytes
             self.meters[link.peer].sent_bytes += size
@@ -199,6 +205,12 @@ class Links:
     def bye(self) -> None:
         for link in self.by_peer.values():
             self._do(link, link.bye())
+
+    def close(self) -> None:
+        """Say goodbye and hang up: another plan is played from now on."""
+        self.bye()
+        for line in self.by_line:
+            self._transport.hang_up(line, linger=True)
 
     def describe(self) -> dict[str, Any]:
         """Return what `understudy status` shows of the links."""
@@ -260,9 +272,9 @@ class Links:
         match message:
             case Want():
                 piece = self._segments.give(message)
-                self._transport.send(link.peer, "control", [pack_control(piece)])
+                self._transport.send(self._line(link), "control", [pack_control(piece)])
             case Piece():
-                peer = Peer(link.peer, link.session)
+                peer = self._peer(link)
                 self._segments.take(peer, message, now_s)
             case _:
                 before = link.unreachable
@@ -282,15 +294,17 @@ class Links:
         for action in actions:
             match action:
                 case Dial(_, heartbeat):
-                    self._transport.dial(link.peer, self._address(link), heartbeat)
+                    line, address = self._line(link), self._address(link)
+                    self._transport.dial(line, address, heartbeat)
                 case Close():
-                    self._transport.hang_up(link.peer)
+                    self._transport.hang_up(self._line(link))
                 case Send(message):
-                    self._transport.send(link.peer, "control", [pack_control(message)])
+                    frame = pack_control(message)
+                    self._transport.send(self._line(link), "control", [frame])
                 case Probe(session, _, size):
                     probe = Header(kind=Kind.PROBE, session=session).pack()
                     frames = [probe, bytes(size)] if size else [probe]
-                    self._transport.send(link.peer, "data", frames)
+                    self._transport.send(self._line(link), "data", frames)
                 case Up(session, away_s):
                     self._up(link, session, away_s)
                 case Suspect():
@@ -312,7 +326,7 @@ class Links:
     def _rated(self, link: Link, rate: LinkRate) -> None:
         """A link's rate is known: bound what is in flight, unless it is a fast one."""
         if rate.flight_bytes is not None:
-            self._transport.bound(link.peer, rate.flight_bytes)
+            self._transport.bound(self._line(link), rate.flight_bytes)
         self._events.write(
             "link.rate",
             peer=link.peer,
@@ -370,6 +384,12 @@ class Links:
         for stream in self._streams:
             stream.act(now_s)
         self._events.write("link.dead", peer=link.peer, session=session)
+
+    def _line(self, link: Link) -> str:
+        return link.peer + self._mark
+
+    def _peer(self, link: Link) -> Peer:
+        return Peer(link.peer, link.session, line=self._line(link))
 
     def _address(self, link: Link) -> str:
         return self._addresses[link.peer]

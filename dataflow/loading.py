@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 LOOK_S = 0.02
 """How often to ask whether it is done."""
@@ -10,8 +11,10 @@ LOOK_S = 0.02
 class Loading:
     """Runs `load` once, in a thread of its own."""
 
-    def __init__(self, load: Callable[[], None]) -> None:
+    def __init__(self, load: Callable[[], Any]) -> None:
         self._load = load
+        self.result: Any = None
+        """What `load` returned, when it is done."""
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._thread.start()
@@ -26,6 +29,6 @@ class Loading:
 
     def _run(self) -> None:
         try:
-            self._load()
+            self.result = self._load()
         except BaseException as error:  # raised again in the I/O loop
             self._error = error

@@ -17,6 +17,7 @@ from dataflow.host import Host
 from dataflow.links import Links
 from dataflow.meters import Histogram
 from dataflow.plan import Device, Plan
+from dataflow.play import Play
 from dataflow.stream import Stream
 from dataflow.wire.header import Nack
 from dataflow.wire.link import Link
@@ -179,6 +180,13 @@ class Samples(Protocol):
     """Gives the numbers as they are now; called from any thread."""
 
     def __call__(self) -> Iterable[Sample]: ...
+
+
+def of_play(play: Play) -> Iterator[Sample]:
+    """Yield what there is to count of the plan that is played now."""
+    for stream in play.streams:
+        yield from of_stream(stream)
+    yield from of_links(play.links)
 
 
 def of_device(spec: Device, plan: Plan, state: str) -> Iterator[Sample]:

@@ -14,6 +14,9 @@ from dataflow.wire.ledger import OUTSIDE, Settle
 class Outcomes:
     """Makes and counts the outcomes of one stream.
 
+    Args:
+        counts: Outcomes before, under another plan; counted on.
+
     Attributes:
         counts: Outcomes so far, by status.
     """
@@ -26,6 +29,7 @@ class Outcomes:
         incarnation: int,
         events: EventLog,
         meter: StreamMeter,
+        counts: dict[str, int] | None = None,
     ) -> None:
         self._stream = part.region.stream
         self._frames = part.frames
@@ -42,7 +46,7 @@ class Outcomes:
         ]
         """Who plays, as events tell it: where alike servers answer in turn or at once,
         it changes when their kind does, and not with every frame."""
-        self.counts = {"full": 0, "degraded": 0, "dropped": 0}
+        self.counts = counts or {"full": 0, "degraded": 0, "dropped": 0}
 
     @property
     def row(self) -> str:

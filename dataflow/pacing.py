@@ -48,6 +48,11 @@ class Pacer:
     def end(self) -> None:
         self.due_s = float("inf")
 
+    @property
+    def gathering(self) -> bool:
+        """Some frames of an iteration are there, and others missing."""
+        return bool(self._gathered)
+
     def fire(self, now_s: float) -> list[Any] | None:
         """Fire once.
 

@@ -38,6 +38,8 @@ class Peer(NamedTuple):
     session: int
     route: bytes = b""
     """Of its control lane; empty where we dialled."""
+    line: str = ""
+    """Where we dialled: the name of its sockets."""
 
 
 Ask = Callable[[Peer, Want], bool]
@@ -116,26 +118,41 @@ class Segments:
         self._events = events
         self._device = device
         self._files: dict[str, list[Path]] = {}
-        needed: dict[str, list[Path]] = {}
-        sizes: dict[str, int] = {}
-        for plan in plans:
-            sizes |= plan.segments
-            own = plan.segments_of(device)
-            for sha256 in plan.segments:
-                path = plan.folder / SEGMENTS / f"{sha256}.onnx"
-                self._files.setdefault(sha256, []).append(path)
-                if sha256 in own:
-                    needed.setdefault(sha256, []).append(path)
-        self._missing = self._lacking(needed, sizes)
+        self._missing: dict[str, _Missing] = {}
         self._asked: _Asked | None = None
         self._unable_s: dict[tuple[Peer, str], float] = {}
         """Who could not give what, and when it may be asked again."""
         self._told: tuple[list[str], list[str]] = [], []
+        self.add(plans)
+
+    def add(self, plans: Iterable[Plan]) -> None:
+        """Look for the segments of further plans.
+
+        Raises:
+            UnderstudyError: There is no room for one.
+        """
+        needed: dict[str, list[Path]] = {}
+        sizes: dict[str, int] = {}
+        for plan in plans:
+            sizes |= plan.segments
+            own = plan.segments_of(self._device)
+            for sha256 in plan.segments:
+                path = plan.folder / SEGMENTS / f"{sha256}.onnx"
+                files = self._files.setdefault(sha256, [])
+                if path not in files:
+                    files.append(path)
+                if sha256 in own:
+                    needed.setdefault(sha256, []).append(path)
+        self._missing |= self._lacking(needed, sizes)
 
     @property
     def missing(self) -> list[str]:
         """SHA-256 of what the device needs and does not have."""
         return list(self._missing)
+
+    def lacking(self, plan: Plan) -> bool:
+        """Tell whether some segment is missing that the device plays in `plan`."""
+        return not self._missing.keys().isdisjoint(plan.segments_of(self._device))
 
     def give(self, want: Want) -> Piece:
         """Return the piece that a peer wants, or one that says it is not here."""
@@ -204,7 +221,7 @@ class Segments:
         lacking: dict[str, _Missing] = {}
         for sha256, paths in needed.items():
             targets = [path for path in paths if not path.exists()]
-            if not targets:
+            if not targets or sha256 in self._missing:
                 continue
             try:
                 for path in targets:

@@ -10,6 +10,8 @@ from typing import Any
 from dataflow.errors import UnderstudyError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+HANG_UP = "SIGHUP"
+"""Tells that there may be another plan, as it tells other servers of other settings."""
 
 
 class Signals:
@@ -18,18 +20,21 @@ class Signals:
     Args:
         device: Its name, for messages.
         wake_fd: An eventfd that wakes the I/O loop.
+        hang_up: Catch SIGHUP too. Where our terminal is gone, it still ends us.
     """
 
-    def __init__(self, device: str, wake_fd: int) -> None:
+    def __init__(self, device: str, wake_fd: int, *, hang_up: bool = False) -> None:
         self._device = device
         self._wake_fd = wake_fd
+        self._caught = (*STOPPING, signal.SIGHUP) if hang_up else STOPPING
+        self._terminal = os.isatty(0)
         self._previous: dict[int, Any] = {}
         self._stops = 0
         self._came: deque[str] = deque()
 
     def catch(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
+            for number in self._caught:
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def restore(self) -> None:
@@ -41,10 +46,11 @@ class Signals:
         return self._came.popleft() if self._came else ""
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._stops += 1
+        told = number == signal.SIGHUP and not (self._terminal and not os.isatty(0))
+        self._stops += not told
         if self._stops > 1:
             raise UnderstudyError(
                 f"device '{self._device}': stopped twice; what was under way is dropped"
             )
-        self._came.append(signal.Signals(number).name)
+        self._came.append(HANG_UP if told else signal.Signals(number).name)
         os.eventfd_write(self._wake_fd, 1)

@@ -1,10 +1,17 @@
 """What devices say of themselves as JSON: to who asks, and in their beats."""
 
 import json
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dataflow.cores import cores_text
+from dataflow.plan import Device
 from dataflow.wire.control import CONTROL_BYTES_MAX, NAME_CHARS_MAX
+
+if TYPE_CHECKING:
+    from dataflow.host import Host
+    from dataflow.switching import Switching
 
 STATUS_CHARS_MAX = CONTROL_BYTES_MAX - 256
 ABOUT_TYPES: Mapping[str, type] = {
@@ -18,6 +25,43 @@ ABOUT_TYPES: Mapping[str, type] = {
     "codecs": dict,
 }
 """What a peer may say of each of its streams, see `Stream.describe`; dict: counts."""
+
+
+def status_of(
+    spec: Device,
+    state: str,
+    switching: "Switching",
+    *,
+    missing: list[str],
+    rejected: Mapping[str, int],
+    host: "Host | None",
+) -> dict[str, Any]:
+    """Return what `understudy status` shows of a device.
+
+    Args:
+        spec: Who it is.
+        state: How it is.
+        switching: What it plays.
+        missing: Segments that it lacks.
+        rejected: Messages thrown away, by reason.
+        host: What computes for others, if something does.
+    """
+    play = switching.current
+    return {
+        "device": spec.name,
+        "role": spec.role,
+        "state": state,
+        "plans": {plan.name: plan.digest for plan in switching.plans},
+        "pid": os.getpid(),
+        "threads": spec.threads,
+        "cores": cores_text(os.sched_getaffinity(0)),
+        "providers": spec.providers,
+        "missing": missing,
+        "streams": [stream.describe() for stream in play.streams],
+        "links": play.links.describe(),
+        "rejected": dict(rejected),
+        **({} if host is None else host.describe()),
+    }
 
 
 def status_text(status: dict[str, Any]) -> str:

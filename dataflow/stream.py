@@ -51,6 +51,9 @@ class Stream:
         part: Its part of the plain graph.
         behaviours: The actors of the part, made and started.
         links: Links of this device, by peer.
+        after: The same stream under the plan that is played now. Its source and its
+            sink, the very actors, are taken over at `take_over`; until then nothing
+            happens here.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Stream:
         executor: Executor,
         outbox: Outbox,
         events: EventLog,
+        after: "Stream | None" = None,
     ) -> None:
         self.name = part.region.stream
         self.incarnation = incarnation
@@ -77,7 +81,13 @@ class Stream:
             )
         self._sink = sink
         ports = part.prefix.graph.actors[part.source].outputs
-        self._pacer = Pacer(source, part.source, ports, part.frames)
+        self._after = after
+        self._fires = after is None
+        self._pacer: Pacer = (
+            Pacer(source, part.source, ports, part.frames)
+            if after is None
+            else after._pacer
+        )
         # Where a retained token is found: the source's come first, then the prefix's.
         source_ports = [PortRef(part.source, port.name) for port in ports]
         made = [*source_ports, *part.prefix.outputs]
@@ -104,9 +114,10 @@ class Stream:
         self._retained: dict[int, _Retained] = {}
         self._actions: deque[Action] = deque()
         self._acting = False
+        self._late_before = 0
         self.ending = False
         self.ended = False
-        self.meter = StreamMeter()
+        self.meter: StreamMeter = StreamMeter() if after is None else after.meter
         self.attempts = Attempts(
             part,
             self.branches,
@@ -119,12 +130,13 @@ class Stream:
             do=self._do,
             codecs=link_codecs(part, self.branches, part.frames / source.rate_hz),
         )
-        self.outcomes = Outcomes(
+        self.outcomes: Outcomes = Outcomes(
             part,
             self.branches,
             incarnation=incarnation,
             events=events,
             meter=self.meter,
+            counts=None if after is None else after.outcomes.counts,
         )
 
     def start(self, now_s: float) -> None:
@@ -138,8 +150,45 @@ class Stream:
             rate_hz=self._pacer.rate_hz,
         )
 
+    @property
+    def may_be_followed(self) -> bool:
+        """It fires, is the newest of its name, and no iteration of it is half made."""
+        return (
+            self._fires
+            and self._after is None
+            and not (self.ending or self._pacer.gathering)
+        )
+
+    def take_over(self) -> int:
+        """Fire from now on, in the place of the stream before; return the first frame.
+
+        Iterations before it stay with the older ledger, since they can be answered
+        under the older plan only. Outcomes come in order: ours wait for those.
+        """
+        assert self._after is not None, "a stream that follows nobody"
+        first = self._after._ledger.fired
+        self._after._fires, self._fires = False, True
+        self._ledger.follow(first)
+        return self._first(first)
+
+    def skip(self) -> None:
+        """The stream ended before it could be taken over: nothing will come here."""
+        self._after, self.ended = None, True
+
+    @property
+    def follows(self) -> bool:
+        """Outcomes of the stream under an older plan are still to come."""
+        return self._after is not None
+
+    @property
+    def drained(self) -> bool:
+        """Another stream has taken over, and nothing is under way here any more."""
+        return not self._fires and self._ledger.idle and not self._actions
+
     def end(self) -> None:
         """Fire no more; what is under way is still answered."""
+        if not self._fires:
+            return
         self.ending = True
         self._pacer.end()
         self._cut_short()
@@ -147,21 +196,30 @@ class Stream:
     def tick(self, now_s: float) -> float:
         """Time passed, or a branch became ready; return when there is more to do."""
         self._do(self._ledger.tick(now_s), now_s)
+        if not self._fires:
+            return self._ledger.due_s(now_s)
+        if self._after is not None and self._after.drained:
+            self._succeed(now_s)
         if now_s >= self._pacer.due_s:
             self._fire(now_s)
-        if self.ending and self._ledger.idle and not self.ended:
+        if self.ending and self._ledger.idle and self._after is None and not self.ended:
             self._finish()
         return min(self._pacer.due_s, self._ledger.due_s(now_s))
 
     def abort(self, now_s: float) -> None:
         """The device fails: account for what is under way, as far as the sink lives."""
+        if self._after is not None and self._fires:
+            self._after.abort(now_s)
+            self._succeed(now_s)
         if not self.ended:
             # Outcomes that the ledger has let go of are still to be handed over; what
             # was to be started would only fail again.
             self._actions = deque(a for a in self._actions if isinstance(a, Settle))
-            self._cut_short()
+            if self._fires:
+                self._cut_short()
             self._do(self._ledger.abort(now_s), now_s)
-            self._finish()
+            if self._fires:
+                self._finish()
 
     def lost(self, link: Link, now_s: float, *, final: bool) -> list[int]:
         """A link became suspect or died: decide, and `act` on it later.
@@ -211,7 +269,7 @@ class Stream:
 
     @property
     def late_answers(self) -> int:
-        return self._ledger.late_answers
+        return self._late_before + self._ledger.late_answers
 
     @property
     def chains(self) -> list[Chain]:
@@ -341,6 +399,15 @@ class Stream:
         """Return the first frame of an iteration."""
         return iteration * self._part.frames
 
+    def _succeed(self, now_s: float) -> None:
+        """The older plan has answered its last frame: the sink is ours."""
+        assert self._after is not None
+        self._late_before = self._after.late_answers
+        self._after = None
+        params = self._part.suffix.graph.actors[self._part.region.sink].params
+        self._sink.become(params, self._first(self._ledger.settled))
+        self._do(self._ledger.release(), now_s)
+
     def _finish(self) -> None:
         self.ended = True
         last = self._pacer.fired - 1
@@ -358,6 +425,6 @@ class Stream:
             last=last,
             counts=self.outcomes.counts,
             missed=self._pacer.missed,
-            late_answers=self._ledger.late_answers,
+            late_answers=self.late_answers,
             codecs=self.meter.codec_counts,
         )

@@ -71,6 +71,7 @@ def _missing_text(record: Record) -> str:
 
 
 _SEGMENT: tuple[Type, str] = ("text", "the SHA-256 that names it")
+_PLAN: tuple[Type, str] = ("text", "digest of the plan; of several, by commas")
 _PEER: tuple[Type, str] = ("text", "the device at the other end")
 _SESSION: tuple[Type, str] = ("count", "connection of the link, from 1")
 _STREAM: tuple[Type, str] = ("text", "the stream's name")
@@ -126,6 +127,48 @@ DEVICE_EVENTS: Mapping[str, EventKind] = {
         {"peers": ("texts", "those that are not there")},
         lambda record: f"starts without {', '.join(record['peers'])}: not there yet",
         logging.WARNING,
+    ),
+    "plan.unchanged": EventKind(
+        "Somebody told that there may be another plan, and there is none.",
+        {"plan": _PLAN},
+        "was told of another plan, and has the same".format_map,
+    ),
+    "plan.loading": EventKind(
+        "Another plan is there. It is loaded beside the one that is played.",
+        {"plan": _PLAN},
+        "loads plan {plan:.12}".format_map,
+    ),
+    "plan.refused": EventKind(
+        "The other plan cannot follow; the one that is played plays on.",
+        {"plan": _PLAN, "error": ("text", "why not")},
+        "stays with its plan: {error}".format_map,
+        logging.ERROR,
+    ),
+    "plan.ready": EventKind(
+        "The other plan is loaded and its servers are ready: it is played from now on.",
+        {"plan": _PLAN, "load_ms": ("number", "ms since somebody told of it")},
+        "plays plan {plan:.12}, prepared in {load_ms:.0f} ms".format_map,
+    ),
+    "plan.switched": EventKind(
+        "A stream goes on under the other plan.",
+        {
+            "stream": _STREAM,
+            "frame": ("count", "the first that is answered under it"),
+            "plan": _PLAN,
+            "under_way": ("count", "frames that the plan before still answers"),
+        },
+        "{stream}: plan {plan:.12} from frame {frame} on, {under_way} under "
+        "way".format_map,
+    ),
+    "plan.settled": EventKind(
+        "The last frame of the plan before is settled; it is unloaded.",
+        {"plan": _PLAN},
+        "has settled all frames of plan {plan:.12}".format_map,
+    ),
+    "plan.unloaded": EventKind(
+        "What no plan names any more, and no session wants, is unloaded.",
+        {"segments": ("count", "of models, by what is computed from there on")},
+        "unloaded {segments} segments of older plans".format_map,
     ),
     "link.up": EventKind(
         "A peer may be used, for the first time.",
@@ -381,6 +424,11 @@ LAUNCHER_EVENTS: Mapping[str, EventKind] = {
         },
         _fault_text,
         logging.WARNING,
+    ),
+    "plan.told": EventKind(
+        "Another plan was put in the place of the run's, and the devices told.",
+        {"plan": _PLAN},
+        "tells the devices of plan {plan:.12}".format_map,
     ),
     "mended": EventKind(
         "What was done to a device or a link was undone.",

@@ -20,6 +20,7 @@ COMMANDS = (
     "simulate",
     "device",
     "up",
+    "switch",
     "chaos",
     "status",
     "report",

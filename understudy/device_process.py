@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from actors import behaviour
 from dataflow.cast import Library
 from dataflow.device import Device, Options
+from dataflow.plan import Plan
 from dataflow.plans import check_together
 from understudy.plans import compile_deployment, keep_plan, new_run_folder
 from understudy.run_folder import PLAN_FOLDER
@@ -41,19 +42,27 @@ def run_device(
         folder = new_run_folder(None, f"{deployments[0].stem}-{name}")
     else:
         folder = run_folder.resolve()  # it may hold the files of other devices
-    # Devices that share a folder do not share a plan while it is being written.
-    plan, *also = plans = [
-        compile_deployment(
-            path,
-            folder / (f"{PLAN_FOLDER}-{name}" + (f"-{index}" if index else "")),
-            device=name,
-        )
-        for index, path in enumerate(deployments)
-    ]
+
+    def read() -> list[Plan]:
+        # Devices that share a folder do not share a plan while it is being written.
+        return [
+            compile_deployment(
+                path,
+                folder / (f"{PLAN_FOLDER}-{name}" + (f"-{index}" if index else "")),
+                device=name,
+            )
+            for index, path in enumerate(deployments)
+        ]
+
+    plan, *also = plans = read()
     check_together(plans, name)
     keep_plan(plan, folder)
     options = Options(
-        run_folder=folder, insecure=insecure, seconds=seconds, stdin=with_stdin
+        run_folder=folder,
+        insecure=insecure,
+        seconds=seconds,
+        stdin=with_stdin,
+        reread=read,
     )
     library: Library = behaviour
     if CHAOS in os.environ:

@@ -162,7 +162,7 @@ def figures(run: Run, full_error: float | None = None) -> Figures:
     return Figures(
         deployment=next(filter(None, names), ""),
         graph=next((r.graph for r in run.streams if r.graph), ""),
-        codecs=tuple(dict.fromkeys(r.codec for r in run.streams if r.codec)),
+        codecs=tuple(dict.fromkeys(c for r in run.streams for c in r.codecs if c)),
         origin_s=origin_s,
         started_epoch_s=origin_s + epochs[0] if epochs else None,
         seconds=end_s - origin_s,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow.errors import UnderstudyError
 from dataflow.events import EventLog
-from dataflow.plan import Plan
+from dataflow.plan import Device, Plan
 from dataflow.wire.header import VERSION
 from understudy.machine import machine_facts
 
@@ -71,6 +71,7 @@ class Launcher:
         self._insecure = insecure
         self._environment = dict(environment or {})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._endpoints = {d.name for d in plan.devices.values() if _fires(d)}
         self._events = EventLog(
             run_folder,
             "launcher",
@@ -108,7 +109,7 @@ class Launcher:
             "--log-format",
             self._log_format,
         ]
-        if self._seconds is not None and self.plan.devices[name].role == "endpoint":
+        if self._seconds is not None and name in self._endpoints:
             command += ["--seconds", str(self._seconds)]
         if self._insecure:
             command.append("--insecure")
@@ -226,13 +227,8 @@ class Launcher:
 
     def stop(self) -> None:
         """End all: endpoints first, so that their last frames still find servers."""
-        endpoints = [
-            name
-            for name in self._processes
-            if self.plan.devices[name].role == "endpoint"
-        ]
         try:
-            self._end(endpoints)
+            self._end([name for name in self._processes if name in self._endpoints])
             self._end(list(self._processes))
         finally:  # somebody who presses Ctrl-C again wants it over
             for process in self._processes.values():
@@ -240,6 +236,25 @@ class Launcher:
                     process.kill()
                     process.wait(KILL_S)
             list(self.exits())
+
+    def follow(self, plan: Plan) -> None:
+        """Go on under `plan`, which was put into the plan's folder.
+
+        Servers that are new are started; the other devices are told, servers first,
+        and those that are not in the plan any more run on.
+        """
+        self.plan = plan
+        self._events.write("plan.told", plan=plan.digest)
+        for name, device in plan.devices.items():
+            if not _fires(device) and not self.running(name):
+                self.start(name)
+        told = [name for name in plan.devices if self.running(name)]
+        for name in sorted(told, key=lambda name: name in self._endpoints):
+            self._processes[name].send_signal(signal.SIGHUP)
+
+    def end(self, names: list[str]) -> None:
+        """End some devices in good order."""
+        self._end([name for name in names if self.running(name)])
 
     def _end(self, names: list[str]) -> None:
         running = [self._processes[name] for name in names if self.running(name)]
@@ -283,6 +298,8 @@ def _uninterrupted() -> Iterator[None]:
         number: signal.signal(number, lambda number, _: came.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
+    # A child ignores it like us until it listens to it: then it reads its plan anyway.
+    previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
@@ -301,16 +318,20 @@ def _import_path() -> str:
     return os.pathsep.join(path or os.getcwd() for path in sys.path)
 
 
+def _fires(device: Device) -> bool:
+    return device.role == "endpoint"
+
+
 class Tail:
     """What the devices of a run write, as it comes: whole lines of their logs."""
 
     def __init__(self, run_folder: Path) -> None:
-        self._folder = run_folder
+        self.folder = run_folder
         self._read: dict[Path, int] = {}
 
     def news(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield (file name, record) of every line written since the last call."""
-        for path in sorted(self._folder.glob("*.jsonl")):
+        for path in sorted(self.folder.glob("*.jsonl")):
             start = self._read.get(path, 0)
             with path.open("rb") as file:
                 file.seek(start)

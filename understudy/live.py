@@ -138,6 +138,10 @@ class Live:
                     f"{device} uses {record['peer']} again, away "
                     f"{record['away_ms'] / 1e3:.1f} s"
                 )
+            case "plan.ready":
+                self.note(f"{device} plays plan {record['plan'][:12]}")
+            case "plan.refused":
+                self.note(f"{device} stays with its plan: {record['error']}")
             case "link.refused" | "device.failed":
                 self.note(f"{device}: {record['error']}")
 

@@ -65,6 +65,17 @@ class Unwritten:
 
 
 @dataclass(frozen=True, slots=True)
+class Switched:
+    """A line that says that another plan is played from now on."""
+
+    line: int
+    frame: int
+    """The first that is answered under it."""
+    rows: tuple[str, ...]
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamRecord:
     """A results file: one stream, in one life of its source's process."""
 
@@ -75,7 +86,7 @@ class StreamRecord:
     deployment: str
     graph: str
     rows: tuple[str, ...]
-    """Branches in the policy's order."""
+    """Branches in the policy's order; of the first plan, then what others added."""
     codec: str
     epoch_s: float | None
     """Wall clock minus monotonic clock; None if the first line is torn."""
@@ -87,6 +98,13 @@ class StreamRecord:
     torn: bool
     """The last line is half a line, and was skipped."""
     unwritten: tuple[Unwritten, ...] = ()
+    switched: tuple[Switched, ...] = ()
+    """In the order of the file."""
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """Return that of the first plan, and those of the plans that followed."""
+        return (self.codec, *(each.codec for each in self.switched))
 
     @property
     def frames_per_result(self) -> int:

@@ -51,8 +51,11 @@ def _by_mode(graph: Graph, record: StreamRecord) -> dict[str, dict[int, Answer]]
     """
     found: dict[str, dict[int, Answer]] = {}
     exits = bool(_exits(graph))
+    # The plan is the last one of the run, and its codecs are in the reference.
+    first = record.switched[-1].frame if record.switched else 0
     for result in record.results:
         wanted = result.status == "full" and result.value is not None
+        wanted = wanted and result.frame >= first
         if wanted and result.frame < FRAMES_MAX:
             early = exits and result.row == EXIT_MODE
             mode = "" if not exits else EXIT_MODE if early else GO_MODE

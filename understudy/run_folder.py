@@ -24,6 +24,7 @@ from understudy.records import (
     Result,
     Run,
     StreamRecord,
+    Switched,
     Unwritten,
     natural_key,
 )
@@ -70,6 +71,22 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def plan_folder(run_folder: Path) -> Path:
+    """Return where the plan of a run lies.
+
+    Raises:
+        MisuseError: There is no run.
+    """
+    place, pointer = run_folder / PLAN_FOLDER, run_folder / PLAN_POINTER
+    if not (place / PLAN_FILE).is_file() and pointer.is_file():
+        place = run_folder / pointer.read_text().strip()
+    if not (place / PLAN_FILE).is_file():
+        raise MisuseError(
+            f"{run_folder}: holds no plan; give the folder of an `understudy up`"
+        )
+    return place
+
+
 def _stream_order(record: StreamRecord) -> tuple[object, float]:
     first_s = record.results[0].fired_s if record.results else math.inf
     return natural_key(record.stream), first_s
@@ -82,12 +99,8 @@ def _device_order(record: DeviceRecord) -> tuple[object, float]:
 
 def _read_plan_of(folder: Path) -> Plan | None:
     """Return the run's plan. Proving the promise must not depend on it: None if bad."""
-    place = folder / PLAN_FOLDER
-    pointer = folder / PLAN_POINTER
     try:
-        if not (place / PLAN_FILE).is_file() and pointer.is_file():
-            place = folder / pointer.read_text().strip()
-        return read_plan(place)
+        return read_plan(plan_folder(folder))
     except (UnderstudyError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -132,15 +145,21 @@ def _read_stream(path: Path) -> StreamRecord:
     results: list[Result] = []
     ended: list[Ended] = []
     unwritten: list[Unwritten] = []
+    switched: list[Switched] = []
     for line in lines[1:]:
         if isinstance(line.data.get("unwritten"), dict):
             unwritten.append(_unwritten(line))
+        elif "switched" in line.data:
+            first, rows = line.whole("switched", least=0), line.texts("rows")
+            codec = line.text("codec")
+            switched.append(Switched(line.number, first, rows, codec))
         elif "ended" in line.data:
             lost = line.whole("unwritten", least=0) if "unwritten" in line.data else 0
             ended.append(Ended(line.number, line.whole("ended", least=-1), lost))
         else:
             results.append(_result(line))
     head = _read_head(lines[0], "results", name, incarnation) if lines else None
+    rows = head.texts("rows") if head else ()
     stream = head.text("stream") if head else name.replace("+", "/")
     return StreamRecord(
         path=path,
@@ -149,13 +168,14 @@ def _read_stream(path: Path) -> StreamRecord:
         device=head.text("device") if head else stream.partition("/")[0],
         deployment=head.text("deployment") if head else "",
         graph=head.text("graph") if head else "",
-        rows=head.texts("rows") if head else (),
+        rows=tuple(dict.fromkeys([*rows, *(r for s in switched for r in s.rows)])),
         codec=head.text("codec") if head else "",
         epoch_s=head.real("epoch_s") if head else None,
         labels=head.flag("labels") if head else False,
         results=tuple(results),
         ended=tuple(ended),
         unwritten=tuple(unwritten),
+        switched=tuple(switched),
         torn=torn,
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from understudy.launch import Launcher, wait_ready
 from understudy.live import STOPPING, Live, Notes, Told, terminal_width
+from understudy.plan_watch import PlanWatch
 from understudy.plans import compile_deployment, keep_plan, new_run_folder
 from understudy.run_folder import PLAN_FOLDER
 from understudy.runs import Judged, finish
@@ -71,9 +72,15 @@ def run_all(
             if view != "json":
                 say(f"{plan.name}: {ready} are ready; Ctrl-C ends them")
             live.begin()
+            watch = PlanWatch(launcher)
+
+            def ended() -> bool:
+                watch.look()
+                return not any(launcher.running(name) for name in endpoints)
+
             live.follow(
                 float("inf") if seconds is None else seconds + launcher.grace_s + END_S,
-                lambda: not any(launcher.running(name) for name in endpoints),
+                ended,
             )
         except KeyboardInterrupt:
             live.stopped = True

@@ -145,6 +145,8 @@ class Screen(Live):
         super()._event(device, record)
         event = record["event"]
         if event == "start":
+            # A plan that follows may bring further servers.
+            self._devices.setdefault(record["target"], _Device("server"))
             self._devices[record["target"]].pid = record["pid"]
         elif event == "exit":
             state = _ENDS.get(record["status"], "failed")

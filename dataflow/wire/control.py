@@ -48,6 +48,9 @@ class Hello:
     offers: tuple[StreamOffer, ...]
     deployment: str = ""
     """Of which it is the device: others have devices of that name, too."""
+    play: int = 0
+    """Plans of the deployment that it played before, in this life: while one follows
+    another it has a session for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +284,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "deployment": _deployment,
     "incarnation": lambda v: _uint(v, 64),
     "session": lambda v: _uint(v, 32),
+    "play": lambda v: _uint(v, 32),
     "ready": lambda v: _typed(v, bool),
     "queue": lambda v: _uint(v, 32),
     "age_ms": lambda v: _uint(v, 32),

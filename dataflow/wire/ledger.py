@@ -158,10 +158,26 @@ class Ledger:
         """What was started last could be played with smaller tokens."""
         self._open: deque[_Iteration] = deque()
         self._next = 0
+        self._held = False
+        """Iterations before the first are another ledger's, and not settled there."""
         self._last_local = max(
             (i for i, branch in enumerate(branches) if branch.local), default=None
         )
         self.late_answers = 0
+
+    def follow(self, first: int) -> None:
+        """Begin at `first`: those before it are another ledger's.
+
+        Nothing is settled until `release`, since outcomes come in order; the window
+        goes on counting from the last that is.
+        """
+        assert not self._open, "a ledger that began already"
+        self._next, self._held = first, True
+
+    def release(self) -> list[Action]:
+        """All before the first are settled: what waited for them is, too."""
+        self._held = False
+        return self._settle()
 
     @property
     def fired(self) -> int:
@@ -484,6 +500,8 @@ class Ledger:
 
     def _settle(self) -> list[Action]:
         settled: list[Action] = []
+        if self._held:
+            return settled
         open_ = self._open
         while open_ and (verdict := open_[0].verdict) is not None:
             open_.popleft()

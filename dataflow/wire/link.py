@@ -80,6 +80,7 @@ class Link(Credit):
         offers: Streams that we want served.
         now_s: Monotonic time; the first dial is due at once.
         deployment: Of which we are a device.
+        play: Plans of it that we played before.
     """
 
     def __init__(
@@ -91,10 +92,12 @@ class Link(Credit):
         offers: tuple[StreamOffer, ...],
         now_s: float,
         deployment: str = "",
+        play: int = 0,
     ) -> None:
         super().__init__(offers)
         self.peer = peer
         self._deployment = deployment
+        self._play = play
         self.state = State.WAITING
         self.session = 0
         self.refused = ""
@@ -245,6 +248,7 @@ class Link(Credit):
             session=self.session,
             offers=self.offers,
             deployment=self._deployment,
+            play=self._play,
         )
         return [Send(hello)]
 

@@ -98,6 +98,10 @@ class Relay:
     def __len__(self) -> int:
         return len(self._passed)
 
+    def knows(self, segment: int) -> bool:
+        """Tell whether there is a way for tokens of `segment`."""
+        return segment in self._next
+
     def next(self, segment: int) -> str:
         """Return the device that tokens of `segment` go on to."""
         return self._next[segment].device

@@ -105,11 +105,21 @@ class Session:
     about: str = ""
     clock: PeerClock = field(default_factory=PeerClock, compare=False)
     deployment: str = ""
+    play: int = 0
 
     @property
-    def key(self) -> tuple[str, str]:
+    def owner(self) -> tuple[str, str]:
         """Whose it is: two deployments may have devices of one name."""
         return self.deployment, self.device
+
+    def is_replaced_by(self, hello: Hello) -> bool:
+        """Tell whether its device opens a newer session in its place.
+
+        While one plan follows another a device has a session for each.
+        """
+        return self.owner == (hello.deployment, hello.device) and (
+            self.play == hello.play or self.incarnation != hello.incarnation
+        )
 
 
 class Sessions:
@@ -133,11 +143,11 @@ class Sessions:
         self._device = device
         self._incarnation = incarnation
         self._token_bytes = {s: tuple(sizes) for s, sizes in token_bytes.items()}
-        self._codecs = codecs or {}
+        self._codecs = dict(codecs or {})
         self._by_control: dict[bytes, Session] = {}
         self._by_lane: dict[bytes, Session] = {}
-        self._by_device: dict[tuple[str, str], Session] = {}
-        """A device has one session at a time: a newer one ends the older."""
+        self._coming: set[int] = set()
+        """Segments of a further plan, while they are loaded."""
         self._reserved_bytes = 0
         """By the credit of all sessions; those that drain are not counted here."""
         self._draining: list[Session] = []
@@ -167,10 +177,36 @@ class Sessions:
 
     def load_done(self, now_s: float) -> list[Action]:
         """The models are there: welcome those who wait."""
+        waiting = [s for s in self._by_control.values() if not self._is_ready(s)]
         self.loaded = True
-        return [
-            Send(s.control, self._welcome(s, now_s)) for s in self._by_control.values()
-        ]
+        self._coming.clear()
+        return [Send(s.control, self._welcome(s, now_s)) for s in waiting]
+
+    def expect(self, segment: int, token_bytes: Sequence[int], codec: int) -> None:
+        """A segment of a further plan is being loaded, until `load_done`."""
+        self._token_bytes[segment] = tuple(token_bytes)
+        self._codecs[segment] = codec
+        self._coming.add(segment)
+
+    def withdraw(self, segment: int) -> None:
+        """A segment is not served any more."""
+        self._token_bytes.pop(segment, None)
+        self._codecs.pop(segment, None)
+        self._coming.discard(segment)
+
+    def wants(self, segment: int) -> bool:
+        """Tell whether somebody may send tokens for a segment, or has some here."""
+        return any(
+            offer.segment == segment
+            for session in (*self._by_control.values(), *self._draining)
+            for offer in session.offers.values()
+        )
+
+    def _is_ready(self, session: Session) -> bool:
+        return self.loaded and (
+            not self._coming
+            or not any(o.segment in self._coming for o in session.offers.values())
+        )
 
     def control(self, route: bytes, message: Control, now_s: float) -> list[Action]:
         """A message came on the control lane whose routing id is `route`."""
@@ -253,7 +289,7 @@ class Sessions:
             clock_us, echo_us, held_us = session.clock.stamps(now_s)
             beat = Beat(
                 session.number,
-                ready=self.loaded,
+                ready=self._is_ready(session),
                 queue=queue,
                 age_ms=age_ms,
                 usual_ms=usual_ms,
@@ -290,13 +326,10 @@ class Sessions:
         if why:
             self.rejected["segment"] += 1
             return [Send(route, Refuse(hello.session, why))]
-        older = (
-            self._by_device.get((hello.deployment, hello.device)),
-            self._by_control.get(route),
-        )
         ended = [
             self._end(old, "a newer session")
-            for old in dict.fromkeys(filter(None, older))
+            for old in self.all
+            if old.control == route or old.is_replaced_by(hello)
         ]
         reserved = self._reservation(hello)
         held = self._reserved_bytes + sum(s.reserved_bytes for s in self._draining)
@@ -327,11 +360,11 @@ class Sessions:
             seen=dict.fromkeys((offer.stream for offer in hello.offers), 0),
             queued=dict.fromkeys((offer.stream for offer in hello.offers), 0),
             deployment=hello.deployment,
+            play=hello.play,
         )
         self.opened += 1
         self._by_control[route] = session
         self._by_lane[session.lane] = session
-        self._by_device[session.key] = session
         self._reserved_bytes += reserved
         self._owed[route] = session  # what can be reached behind us
         return [
@@ -346,7 +379,7 @@ class Sessions:
             device=self._device,
             incarnation=self._incarnation,
             session=session.number,
-            ready=self.loaded,
+            ready=self._is_ready(session),
             grants=dict(session.limits),
         )
 
@@ -356,11 +389,11 @@ class Sessions:
         A device that hung finds the greetings of several sessions at once, and they
         come in no particular order.
         """
-        session = self._by_device.get((hello.deployment, hello.device))
-        return (
-            session is not None
+        return any(
+            session.is_replaced_by(hello)
             and session.incarnation == hello.incarnation
             and session.number >= hello.session
+            for session in self._by_control.values()
         )
 
     def _refusal_of(self, hello: Hello) -> str:
@@ -397,6 +430,7 @@ class Sessions:
             header.ordinal >= session.limits[stream]
             or session.queued[stream] >= offer.window
             or not self.loaded
+            or (self._coming and header.segment in self._coming)
         ):
             return Nack.BUSY
         return None if self._fits(header, frame_bytes) else Nack.ERROR
@@ -440,8 +474,6 @@ class Sessions:
         self._by_control.pop(session.control, None)
         self._owed.pop(session.control, None)
         self._by_lane.pop(session.lane, None)
-        if self._by_device.get(session.key) is session:
-            del self._by_device[session.key]
         self._reserved_bytes -= session.reserved_bytes
         if any(session.queued.values()):
             self._draining.append(session)

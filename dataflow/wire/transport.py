@@ -47,6 +47,9 @@ from dataflow.wire.sockets import (
 )
 from dataflow.wire.timers import HEARTBEAT, Heartbeat
 
+LINE_MARK = "+"
+"""Behind a peer's name, before the number of one more link to it: while one plan
+follows another there are two. No name of a device has it."""
 _HANDSHAKE_FAILURES: Mapping[zmq.Event, Failure] = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "closed",
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "protocol",
@@ -98,7 +101,7 @@ class Transport:
         """Per peer: which of its keys to expect."""
         self._failed: set[str] = set()
         """Peers whose last handshake failed: the next dial expects another key."""
-        self._message_bytes_max = message_bytes_max
+        self.message_bytes_max = message_bytes_max
         self._listener: Listener | None = None
         self.connections = Connections()
         self._lanes: dict[tuple[str, Lane], _LaneSocket] = {}
@@ -124,7 +127,7 @@ class Transport:
             self._context,
             address,
             keys=self._keys,
-            message_bytes_max=self._message_bytes_max,
+            message_bytes_max=self.message_bytes_max,
             connections=self.connections,
             may_connect=self._may_connect,
         )
@@ -144,6 +147,10 @@ class Transport:
         ours = before is None or before.secret != keys.secret
         if ours and self._listener is not None:
             self._listener.renew(keys)
+
+    def allow(self, message_bytes_max: int) -> None:
+        """Let peers that are dialled from now on send longer frames."""
+        self.message_bytes_max = max(self.message_bytes_max, message_bytes_max)
 
     def owner(self, key: str) -> str | None:
         """Return whose key this is; None: nobody's, or links are plain."""
@@ -172,9 +179,14 @@ class Transport:
         if fd is not None:
             self.connections.bound(fd, flight_bytes)
 
-    def hang_up(self, peer: str) -> None:
-        """Close both lanes to `peer`; what libzmq still holds for it is discarded."""
-        self._close_lane(peer, "control")
+    def hang_up(self, peer: str, *, linger: bool = False) -> None:
+        """Close both lanes to `peer`; what libzmq still holds for it is discarded.
+
+        Args:
+            peer: Whom.
+            linger: A goodbye on the control lane has `LINGER_MS` to leave.
+        """
+        self._close_lane(peer, "control", LINGER_MS if linger else 0)
         self._close_lane(peer, "data")
 
     def send(self, peer: str, lane: Lane, frames: Sequence[Frame]) -> bool:
@@ -244,14 +256,14 @@ class Transport:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        socket.setsockopt(zmq.MAXMSGSIZE, self._message_bytes_max)
-        socket.setsockopt(zmq.RCVHWM, parked(RECEIVED_MAX, self._message_bytes_max))
+        socket.setsockopt(zmq.MAXMSGSIZE, self.message_bytes_max)
+        socket.setsockopt(zmq.RCVHWM, parked(RECEIVED_MAX, self.message_bytes_max))
         socket.setsockopt(zmq.IPV6, 1 if "[" in address else 0)
         if heartbeat is not None:
             socket.setsockopt(zmq.HEARTBEAT_IVL, heartbeat.interval_ms)
             socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, heartbeat.timeout_ms)
         if self._keys is not None:
-            known = self._keys.peers[peer]
+            known = self._keys.peers[peer.partition(LINE_MARK)[0]]
             socket.curve_serverkey = known[self._turns[peer] % len(known)]
             socket.curve_publickey = self._keys.public
             socket.curve_secretkey = self._keys.secret

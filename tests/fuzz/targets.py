@@ -166,15 +166,18 @@ class Server:
             transport=self._sockets,  # type: ignore[arg-type]
             executor=self._executor,  # type: ignore[arg-type]
             events=self._events,
-            make_chain=lambda _, part: make_chain(
-                part.chain,
-                {n: make(part.chain.graph.actors[n]) for n in part.chain.actors},
+            make_chain=lambda _, part: (
+                make_chain(
+                    part.chain,
+                    {n: make(part.chain.graph.actors[n]) for n in part.chain.actors},
+                ),
+                (),
             ),
             status=lambda: {"device": "edge.0"},
             keys=True,
             segments=_no_segments(self._events),
         )
-        self._host.load()
+        self._host.repertoire.load()
         self._host.loaded(self._clock())
         packed = compression("zstd")
         assert packed is not None

@@ -46,6 +46,7 @@ def toy_plan(
     batch_wait_ms: float = 0.0,
     keys: Path | None = None,
     compression: str = "",
+    segment: int = 77,
 ) -> Plan:
     """Write the plan of `endpoints` x `servers`: count, add one there, or two here.
 
@@ -67,6 +68,7 @@ def toy_plan(
             tail_type=tail_type,
             redundancy=Redundancy.parse(redundancy),
             compression=compression,
+            segment=segment,
         )
         for i in range(endpoints)
     ]
@@ -104,6 +106,7 @@ def _stream(
     tail_type: str,
     redundancy: Redundancy,
     compression: str,
+    segment: int,
 ) -> Graph:
     actors: dict[str, Actor] = {}
     fifos: list[Fifo] = []
@@ -202,7 +205,8 @@ def _stream(
         branches.append(
             Branch(
                 row, tuple(members), cam if row == "here" else row,
-                "degraded" if row == "here" else "full", 0 if row == "here" else 77,
+                "degraded" if row == "here" else "full",
+                0 if row == "here" else segment,
             )
         )  # fmt: skip
     actor(

@@ -379,6 +379,7 @@ def test_help_names_every_command_in_the_order_of_use() -> None:
         "simulate",
         "device",
         "up",
+        "switch",
         "chaos",
         "status",
         "report",
