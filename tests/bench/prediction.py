@@ -2,11 +2,11 @@
 
     python -m tests.bench.prediction [MODEL ...] [--json FILE]
 
-Each model is profiled as `understudy profile` does by default, and then once more with
-20 cuts measured, spread over it, or all useful ones. What the first predicted is
-compared with what the second measured: only cuts that the first did not measure count.
-*Floor* is the same figure for the cuts that both measured: how far two measurements are
-apart on this machine.
+Up to 20 useful cuts of each model, spread over it, and those that may be best are
+measured, in turn. Then those that `understudy profile` measures by default predict the
+others, and these, held out, are compared with what was measured of them. *Floor*: how
+far the least times of every other round are from those of the rest, for the held-out
+cuts. *Bounds*: of how many predicted times the error is within its bound.
 
 Models: the light ones of the onnx package with drawn weights, those of UNDERSTUDY_DATA.
 """
@@ -15,35 +15,49 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from graphs.footprint import sides
+from graphs.onnx_model import Model
 from tests.bench.common import Figure, arguments, conditions, write
 from tests.support.light import HUGE, SMALL, with_weights
+from understudy.prediction import (
+    Measured,
+    Place,
+    Predictor,
+    bounds,
+    left_out,
+    smaller_than_before,
+    spread,
+)
 from understudy.profile_file import CutTime, Profile
-from understudy.profiling import Wanted, profile
+from understudy.profiling import ANCHORS, Wanted, profile
 
 BUDGET_PERCENT = 5.0
-TRUTH_CUTS, TRUTH_ROUNDS = 20, 20
+TRUTH_CUTS, ROUNDS = 20, 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Errors:
-    """Relative errors of heads and tails, percent, and how many bounds held."""
+    """Relative errors of held-out heads and tails, percent.
 
+    Attributes:
+        anchors: Cuts that predicted them.
+        heads: Of each.
+        tails: Of each.
+        bounded: Predicted times whose error is within its bound.
+        floor: Mean repeatability of the measured ones, percent.
+    """
+
+    anchors: int
     heads: list[float]
     tails: list[float]
     bounded: int
-
-    @property
-    def means(self) -> tuple[float, float]:
-        return (
-            statistics.fmean(self.heads or [0.0]),
-            statistics.fmean(self.tails or [0.0]),
-        )
+    floor: float
 
 
 def main() -> int:
@@ -52,8 +66,8 @@ def main() -> int:
     options = parser.parse_args()
     print(conditions())
     print(
-        f"{'model':<34}{'whole ms':>9}{'s':>6}{'held':>6}{'head %':>8}{'tail %':>8}"
-        f"{'worst':>12}{'floor %':>12}{'bounds':>8}{'noise':>7}"
+        f"{'model':<34}{'whole ms':>9}{'known':>6}{'held':>6}{'head %':>8}{'tail %':>8}"
+        f"{'worst':>9}{'floor':>8}{'bounds':>10}{'noise':>7}"
     )
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -89,20 +103,14 @@ def models(folder: Path) -> Iterator[Path]:
 
 def measure(path: Path) -> list[Figure]:
     """Print and return the errors for one model."""
-    made = profile(path, Wanted(), lambda _: None)
-    truth = profile(
-        path,
-        Wanted(anchors=TRUTH_CUTS, front=False, rounds=TRUTH_ROUNDS),
-        lambda _: None,
-    )
-    held, floor = compare(made, truth)
-    head, tail = held.means
+    truth = profile(path, Wanted(anchors=TRUTH_CUTS, rounds=ROUNDS), lambda _: None)
+    held = errors_of(path, truth)
+    head, tail = (statistics.fmean(each or [0.0]) for each in (held.heads, held.tails))
     worst = f"{max(held.heads, default=0):.0f}/{max(held.tails, default=0):.0f}"
-    apart = "/".join(f"{mean:.1f}" for mean in floor.means)
     print(
-        f"{path.stem:<34}{truth.whole.min_ms:>9.3f}{made.seconds:>6.1f}"
-        f"{len(held.heads):>6}{head:>8.1f}{tail:>8.1f}{worst:>12}{apart:>12}"
-        f"{held.bounded:>5}/{2 * len(held.heads)}{truth.noise.p90_over_min:>7.2f}",
+        f"{path.stem:<34}{truth.whole.min_ms:>9.3f}{held.anchors:>6}{len(held.heads):>6}"
+        f"{head:>8.1f}{tail:>8.1f}{worst:>9}{held.floor:>8.1f}"
+        f"{held.bounded:>6}/{2 * len(held.heads):<4}{truth.noise.p90_over_min:>6.2f}",
         flush=True,
     )
     if not held.heads:
@@ -113,27 +121,38 @@ def measure(path: Path) -> list[Figure]:
     ]
 
 
-def compare(made: Profile, truth: Profile) -> tuple[Errors, Errors]:
-    """Return the errors of held-out cuts, and how far measured ones are apart."""
-    pairs = [
-        (mine, real)
-        for mine, real in zip(made.cuts, truth.cuts, strict=True)
-        if real.source == "measured"
-    ]
-    return (
-        _errors([pair for pair in pairs if pair[0].source != "measured"]),
-        _errors([pair for pair in pairs if pair[0].source == "measured"]),
-    )
+def errors_of(path: Path, truth: Profile) -> Errors:
+    """Return how wrong the anchors of `truth` predict its other measured cuts."""
+    model, whole_ms = Model.read(path), truth.whole.min_ms
+    shares = {model.producer[node.tensor]: node.ms / whole_ms for node in truth.nodes}
+    rows = [row for row in truth.cuts if row.source == "measured"]
+    cuts = [_measured(model, row, shares) for row in rows]
+    places = [cut.place for cut in cuts]
+    anchors = {*spread([p.share for p in places], ANCHORS)}
+    anchors |= {*smaller_than_before(places)}
+    known = [cuts[i] for i in sorted(anchors)]
+    predictor, left = Predictor(whole_ms, known), left_out(whole_ms, known)
+    found = Errors(len(known), [], [], 0, 0.0)
+    floors = []
+    for index, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
+        if index in anchors:
+            continue
+        predicted = predictor(cut.place)
+        off = predicted[0] / cut.head_ms - 1, predicted[1] / cut.tail_ms - 1
+        allowed = bounds(cut.place, predicted, left)
+        found.bounded += sum(abs(o) <= a for o, a in zip(off, allowed, strict=True))
+        found.heads.append(100 * abs(off[0]))
+        found.tails.append(100 * abs(off[1]))
+        floors += [100 * (row.head_error or 0), 100 * (row.tail_error or 0)]
+    found.floor = statistics.fmean(floors or [0.0])
+    return found
 
 
-def _errors(pairs: Sequence[tuple[CutTime, CutTime]]) -> Errors:
-    heads = [100 * abs(m.head_ms / r.head_ms - 1) for m, r in pairs]
-    tails = [100 * abs(m.tail_ms / r.tail_ms - 1) for m, r in pairs]
-    bounded = 0
-    for (mine, _), head, tail in zip(pairs, heads, tails, strict=True):
-        bounded += head <= 100 * (mine.head_error or 0)
-        bounded += tail <= 100 * (mine.tail_error or 0)
-    return Errors(heads, tails, bounded)
+def _measured(model: Model, row: CutTime, shares: Mapping[int, float]) -> Measured:
+    head, _ = sides(model, row.tensors)
+    size = sum(model.tensor(name).token.nbytes for name in row.tensors)
+    place = Place(sum(shares.get(node, 0) for node in head), size)
+    return Measured(place, row.head_ms, row.tail_ms)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def profile(
     identity: str,
     **options: Any,
 ) -> None:
-    r"""Measure MODEL on this machine, wherever it can be cut.
+    """Measure MODEL on this machine, wherever it can be cut.
 
     Or measure a link: one machine listens, the other asks. The files are what `explore`
     reads.
@@ -106,7 +106,7 @@ def profile(
     Examples: understudy profile net.onnx --name pi --threads 4
               understudy profile --listen 192.168.1.5:7100 --keys keys --as edge
               understudy profile --link 192.168.1.5:7100 --keys keys --as pi --peer edge
-    """
+    """  # noqa: D301  (click reads it)
     from understudy.link_profiling import Identity
 
     if [model, link, listen].count(None) != 2:
