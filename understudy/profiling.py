@@ -67,6 +67,7 @@ class Wanted:
         front: Measure those that may be best.
         rounds: None: as many as a few seconds allow.
         input: File with the frame to measure with; None: one is made up.
+        sizes: For open dimensions, as `Model.read` takes them.
     """
 
     device: str = ""
@@ -75,6 +76,7 @@ class Wanted:
     front: bool = True
     rounds: int | None = None
     input: Path | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
@@ -91,7 +93,7 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
     """
     start_s = now_s()
     tell("reading the model")
-    model = Model.read(path)
+    model = Model.read(path, wanted.sizes)
     inputs, outputs = model.interface()
     feed = read_input(wanted.input, inputs) if wanted.input else natural(inputs)
     found = [cut for cut in cuts(model) if cut.bytes is not None]

@@ -1,11 +1,16 @@
 """Profiling the shipped network, for real but with few rounds."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -171,3 +176,33 @@ def test_models_as_found_in_the_wild_profile(name):
     made = _profiled(path=path)
     assert made.cuts
     assert sum(n.ms for n in made.nodes) == pytest.approx(made.whole.min_ms, 0.01)
+
+
+def test_interrupted_profile_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "understudy", "profile", str(DIGITS)]
+    process = subprocess.Popen(
+        [*command, "--anchors", "all", "-o", str(tmp_path / "here.json")],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end_s = time.monotonic() + 20
+    while not list(tmp_path.glob("understudy-profile-*")):
+        assert process.poll() is None, "it was over before it was interrupted"
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.strip()) == (130, "understudy: stopped")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_open_dimensions_are_fixed_as_split_fixes_them(tmp_path):
+    model = onnx.load(DIGITS)
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.shape.dim[2 if info in model.graph.input else 1].Clear()
+    onnx.save(model, tmp_path / "open.onnx")
+    with pytest.raises(UnderstudyError, match="dimension 2"):
+        _profiled(path=tmp_path / "open.onnx")
+    made = _profiled(replace(QUICK, sizes={"input:2": 8}), tmp_path / "open.onnx")
+    assert made.model.inputs[0].shape == (1, 1, 8, 8)

@@ -1,10 +1,13 @@
 """Options and arguments that several commands have."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from dataflow.errors import MisuseError
 
 if TYPE_CHECKING:
     from understudy.metrics import Address
@@ -47,6 +50,25 @@ LOG_FORMAT = click.option(
 INSECURE = click.option(
     "--insecure", is_flag=True, help="Listen beyond loopback without keys."
 )
+DIMS = click.option(
+    "--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Fix an open dimension."
+)
+
+
+def sizes_of(dims: Sequence[str]) -> dict[str, int]:
+    """Return sizes by name for what `--dim` was given.
+
+    Raises:
+        MisuseError: One is no name and size.
+    """
+    return dict(map(_size, dims))
+
+
+def _size(text: str) -> tuple[str, int]:
+    name, _, size = text.rpartition("=")
+    if not name or not size.isdecimal() or not int(size):
+        raise MisuseError(f"--dim {text}: write a name and a size, as in batch=1")
+    return name, int(size)
 
 
 def metrics_address(text: str | None) -> "Address | None":

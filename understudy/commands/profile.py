@@ -9,7 +9,7 @@ import click
 
 from dataflow.errors import UnderstudyError
 from understudy.commands.ending import Stoppable, tell_native
-from understudy.commands.options import INSECURE, PATH, Finite
+from understudy.commands.options import DIMS, INSECURE, PATH, Finite, sizes_of
 
 if TYPE_CHECKING:
     from understudy.link_profiling import Identity
@@ -72,6 +72,7 @@ def _cores(_context: object, _parameter: object, text: str) -> tuple[int, ...]:
     type=PATH,
     help="Measure with this frame: a .npz with an array called like each input.",
 )
+@DIMS
 @click.option(
     "--link", metavar="HOST:PORT", help="Measure the link to who listens there instead."
 )
@@ -163,6 +164,7 @@ def _profile_model(
         session=SessionFacts(options["threads"], options["cores"], providers),
         anchors=options["anchors"],
         input=options["input_file"],
+        sizes=sizes_of(options["dims"]),
     )
     with Stoppable(), Progress() as progress:
         made = profiling.profile(model, wanted, progress.tell)

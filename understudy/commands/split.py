@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dataflow.errors import MisuseError
-from understudy.commands.options import PATH
+from understudy.commands.options import DIMS, PATH, sizes_of
 
 
 @click.command()
@@ -23,9 +23,7 @@ from understudy.commands.options import PATH
     "--input", "given", type=PATH, metavar="FILE.npz", help="Compare on these inputs."
 )
 @click.option("--no-verify", is_flag=True, help="Do not compare parts and whole.")
-@click.option(
-    "--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Fix an open dimension."
-)
+@DIMS
 def split(
     model: Path,
     every: bool,
@@ -51,7 +49,7 @@ def split(
     """
     from understudy import splitting
 
-    sizes = dict(map(_size, dims))
+    sizes = sizes_of(dims)
     ways = [name for name, way in (("--at", at), ("--into", into), ("--per", per))
             if way]  # fmt: skip
     if len(ways) > 1:
@@ -78,10 +76,3 @@ def split(
         ),
         nl=False,
     )
-
-
-def _size(text: str) -> tuple[str, int]:
-    name, _, size = text.rpartition("=")
-    if not name or not size.isdecimal() or not int(size):
-        raise MisuseError(f"--dim {text}: write a name and a size, as in batch=1")
-    return name, int(size)
