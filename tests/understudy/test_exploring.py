@@ -14,6 +14,7 @@ import networkx
 import pytest
 
 from dataflow.errors import MisuseError, UnderstudyError
+from graphs.groups import groups
 from graphs.onnx_model import Model
 from tests.support.light import light_model
 from tests.support.profiles import profile_of
@@ -48,7 +49,10 @@ def panel(exploration: Exploration) -> Panel:
 
 
 def min_cut_ms(model: Model, near: Device, far: Device, mbit_s: float) -> float:
-    """Return the least latency of any partition, answers and messages being free."""
+    """Return the least latency of any partition, answers and messages being free.
+
+    No layer group is cut apart: that costs time of its own.
+    """
     graph = networkx.DiGraph()
     times = {}
     for index, device in enumerate((near, far)):
@@ -66,6 +70,9 @@ def min_cut_ms(model: Model, near: Device, far: Device, mbit_s: float) -> float:
                 graph.add_edge(makers[tensor], tensor, capacity=ms)
                 graph.add_edge(tensor, node)  # no capacity: it never pays to cut here
                 graph.add_edge(node, makers[tensor])  # nothing goes back and forth
+    for group in groups(model):
+        inside = [node for node in group.nodes if node in graph]
+        graph.add_edges_from(itertools.permutations(inside, 2))
     return float(networkx.minimum_cut_value(graph, "endpoint", "server"))
 
 
