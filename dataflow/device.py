@@ -160,6 +160,7 @@ class Device:
                 self._turn()
             for links in self._links:
                 links.bye()
+            self._tell_measured()
             self._events.write("device.stopped")
         except BaseException as error:
             self._fail(error)
@@ -181,6 +182,20 @@ class Device:
     @property
     def _links(self) -> Sequence[Links]:
         return () if self._switching is None else self._switching.links
+
+    def _tell_measured(self) -> None:
+        """Leave in the run folder what `explore` can go by."""
+        if self._options.run_folder is not None:
+            from dataflow.metrics import measured
+
+            found = measured(self.samples())
+            self._events.write(
+                "device.measured",
+                firings=found.firings,
+                busy_ms=found.busy_ms,
+                bytes_s=found.bytes_s,
+                rtt_ms=found.rtt_ms,
+            )
 
     def _turn(self) -> None:
         """Wait for the next thing to happen, and let everybody act on it."""

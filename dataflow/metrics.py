@@ -289,3 +289,29 @@ def of_host(host: Host) -> Iterator[Sample]:
     yield Sample("understudy_served_received_bytes_total", (), host.received_bytes)
     yield Sample("understudy_served_sent_bytes_total", (), host.sent_bytes)
     yield from of_chains(host.chains)
+
+
+class Measured(NamedTuple):
+    """What the event ``device.measured`` holds."""
+
+    firings: dict[str, float]
+    busy_ms: dict[str, float]
+    bytes_s: dict[str, float]
+    rtt_ms: dict[str, float]
+
+
+def measured(samples: Iterable[Sample]) -> Measured:
+    """Return what actors took and links carry, by actor and by peer."""
+    found = Measured({}, {}, {}, {})
+    places = {
+        "understudy_actor_firings_total": (found.firings, 1.0),
+        "understudy_actor_busy_seconds_total": (found.busy_ms, 1e3),
+        "understudy_link_rate_bytes_per_second": (found.bytes_s, 1.0),
+        "understudy_link_round_trip_seconds": (found.rtt_ms, 1e3),
+    }
+    for sample in samples:
+        if sample.metric in places:
+            assert isinstance(sample.value, (int, float))
+            where, scale = places[sample.metric]
+            where[sample.labels[0]] = sample.value * scale
+    return found

@@ -9,8 +9,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-Type = Literal["text", "texts", "number", "count", "flag", "counts", "frames"]
-"""texts: a list; counts: numbers by name; frames: lists of frame numbers by stream."""
+Type = Literal[
+    "text", "texts", "number", "count", "flag", "counts", "numbers", "frames"
+]
+"""texts: a list; counts, numbers: by name; frames: lists of frame numbers by stream."""
 Record = Mapping[str, Any]
 """An event as it is written: its fields, `t_s` and `event`."""
 
@@ -112,6 +114,20 @@ DEVICE_EVENTS: Mapping[str, EventKind] = {
         "Somebody ends the device; what is under way is still answered.",
         {"why": ("text", "a signal, or the end of standard input")},
         "stopping: {why}".format_map,
+    ),
+    "device.measured": EventKind(
+        "What a device that ends has measured, of all its frames.",
+        {
+            "firings": (
+                "numbers",
+                "by actor; those of a server's segment count as one",
+            ),
+            "busy_ms": ("numbers", "ms in the actor's own code, of all its firings"),
+            "bytes_s": ("numbers", "by peer that it dials: what the link carries"),
+            "rtt_ms": ("numbers", "by peer: ms, round trip of a short message"),
+        },
+        lambda record: f"measured {len(record['firings'])} actors",
+        logging.DEBUG,
     ),
     "device.stopped": EventKind(
         "The device ended in good order.", {}, "stopped".format_map

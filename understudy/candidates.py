@@ -6,7 +6,7 @@ is computed by the next device) and its output (all of it was computed by this o
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -46,6 +46,8 @@ class Place:
         raw_input: The input leaves the device, as it is or rearranged.
         answer_bytes: Of the model's outputs that are made behind it.
         fixed: Crosses as it is: no codec of ours makes it smaller.
+        answers_apart: Outputs of the model are made on both sides of it, and nobody in
+            a deployment puts them together.
     """
 
     model: Model
@@ -58,6 +60,7 @@ class Place:
     answer_bytes: int
     notes: tuple[str, ...] = ()
     fixed: bool = False
+    answers_apart: bool = False
 
     @cached_property
     def nodes(self) -> frozenset[int]:
@@ -102,7 +105,8 @@ def places(
         if cut.useful and cut.bytes is not None:
             made = front(model, cut.tensors, model.outputs)
             behind = [name for name in model.outputs if name not in made]
-            chosen.append(_cut(model, cut, total, answer(behind)))
+            place = _cut(model, cut, total, answer(behind))
+            chosen.append(replace(place, answers_apart=bool(made)))
     chosen.append(Place(model, "all local", "local", (), 1.0, 0, False, 0))
     return tuple(chosen)
 

@@ -16,7 +16,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from understudy.candidates import REMOTE, Device, Place, crossings
-from understudy.costs import Crossing, Exit, Link, Partition, Power, air_ms, cost, score
+from understudy.costs import (
+    MESSAGE_MS,
+    Crossing,
+    Exit,
+    Link,
+    Partition,
+    Power,
+    air_ms,
+    cost,
+    score,
+)
 
 MISPLACED = 1e12
 """What a node on another device than it is pinned to costs: more than any time."""
@@ -198,7 +208,7 @@ class Search:
         link, crossing = self.links[index], way.crossing
         there = air_ms(crossing.wire_bytes, link.there_mbit_s, len(crossing.tensors))
         back = air_ms(crossing.answer_bytes, link.back_mbit_s)
-        ms = there + back + link.rtt_ms
+        ms = there + back + link.rtt_ms + 2 * MESSAGE_MS
         if self._slowest:
             return max(there, back), ms
         kilobytes = crossing.wire_bytes / 1e3 * self.weights.get("bytes", 0.0)

@@ -18,6 +18,10 @@ from dataflow.wire.header import HEADER_BYTES
 
 FRAME_BYTES = 9
 """Of ZMTP, in front of each part of a message."""
+FRAME_MS = 0.3
+"""What a device adds to a frame that it takes from its source and answers by itself."""
+MESSAGE_MS = 0.25
+"""What two devices add to a message: handing it over, twice, and waking up for it."""
 NOISE = 0.02
 """Relative error below which no time is taken to be known: two runs differ by more."""
 
@@ -187,14 +191,14 @@ def cost(partition: Partition, power: Power | None = None) -> Cost:
     first, *others = partition.parts
     early = partition.exit
     played = 1.0 if early is None else 1.0 - early.share
-    endpoint_ms = first.ms + (0.0 if early is None else early.ms)
+    endpoint_ms = first.ms + FRAME_MS + (0.0 if early is None else early.ms)
     hops = list(zip(partition.crossings, partition.links, strict=True))
     there = [
         air_ms(c.wire_bytes, link.there_mbit_s, len(c.tensors)) * played
         for c, link in hops
     ]
     back = [air_ms(c.answer_bytes, link.back_mbit_s) * played for c, link in hops]
-    half_trips = [link.rtt_ms / 2 * played for link in partition.links]
+    half_trips = [(link.rtt_ms / 2 + MESSAGE_MS) * played for link in partition.links]
     codec_ms = sum(c.encode_ms + c.decode_ms for c, _ in hops) * played
     server_ms = sum(part.ms for part in others) * played
     network_ms, return_ms = sum(there + half_trips), sum(back + half_trips)

@@ -82,7 +82,7 @@ def _table(
             row.label,
             " ".join(codec for _, codec in row.crossings),
             *(_number(figure(row)) for figure in figures.values()),
-            row.cost.bottleneck.name,
+            row.cost.bottleneck.name.replace(" to ", "→"),
             _remarks(row),
             style="bold" if row.best else "dim" if row.excluded else "",
         )
@@ -133,7 +133,8 @@ def _remarks(row: Row) -> str:
     """Return what is to be known of a row beside its figures."""
     if row.excluded:
         return row.excluded[0]
-    remarks = [] if row.source == "measured" else [row.source]
+    known = row.source in ("measured", "modelled")  # said of the device, above
+    remarks = [] if known else [row.source]
     if row.raw_input:
         remarks.append("raw input")
     return ", ".join(remarks)

@@ -21,9 +21,9 @@ def _is(value: object, of: Type) -> bool:
             return isinstance(value, bool)
         case "texts":
             return isinstance(value, list) and all(_is(v, "text") for v in value)
-        case "counts":
+        case "counts" | "numbers":
             return isinstance(value, dict) and all(
-                _is(v, "count") for v in value.values()
+                _is(v, "count" if of == "counts" else "number") for v in value.values()
             )
         case "frames":
             return isinstance(value, dict) and all(
@@ -58,7 +58,8 @@ def test_events_of_a_run_with_a_failure_are_as_the_table_says(tmp_path: Path) ->
     told = [_check(r) for file, r in Tail(tmp_path).news() if file.startswith("events")]
     assert {
         "device.listening", "device.loading", "device.ready", "device.stopping",
-        "device.stopped", "link.up", "link.suspect", "failover", "link.back",
+        "device.measured", "device.stopped", "link.up", "link.suspect", "failover",
+        "link.back",
         "session.opened", "session.ended", "stream.started", "stream.ended", "row",
         "start", "fault", "exit",
     } <= set(told)  # fmt: skip

@@ -8,6 +8,8 @@ import pytest
 from dataflow.wire.header import HEADER_BYTES
 from understudy.costs import (
     FRAME_BYTES,
+    FRAME_MS,
+    MESSAGE_MS,
     Crossing,
     Exit,
     Link,
@@ -28,11 +30,11 @@ CUT = Partition((HEAD, TAIL), (CROSSING,), (LINK,))
 
 def test_latency_is_the_sum_of_its_parts():
     paid = cost(CUT)
-    assert paid.endpoint_ms == 10.0
+    assert paid.endpoint_ms == 10.0 + FRAME_MS
     assert paid.codec_ms == 0.75
-    assert paid.network_ms == pytest.approx(2.5 + 10.0 + EXTRA)
+    assert paid.network_ms == pytest.approx(2.5 + 10.0 + EXTRA + MESSAGE_MS)
     assert paid.server_ms == 2.0
-    assert paid.return_ms == pytest.approx(2.5 + 0.2 + EXTRA / 10)
+    assert paid.return_ms == pytest.approx(2.5 + 0.2 + EXTRA / 10 + MESSAGE_MS)
     parts = (paid.endpoint_ms, paid.codec_ms, paid.network_ms, paid.server_ms)
     assert paid.total_ms == pytest.approx(sum(parts) + paid.return_ms)
 
@@ -40,10 +42,10 @@ def test_latency_is_the_sum_of_its_parts():
 def test_slowest_stage_bounds_the_throughput():
     paid = cost(CUT)
     busy = {stage.name: stage.ms for stage in paid.stages}
-    assert busy["pi"] == 10.5
+    assert busy["pi"] == 10.5 + FRAME_MS
     assert busy["lab"] == 2.25
     assert busy["lab to pi"] == pytest.approx(0.2 + EXTRA / 10)
-    assert paid.fps == pytest.approx(1000 / 10.5)
+    assert paid.fps == pytest.approx(1000 / (10.5 + FRAME_MS))
     slow = replace(CROSSING, wire_bytes=20_000)
     paid = cost(Partition((HEAD, TAIL), (slow,), (LINK,)))
     assert paid.bottleneck.name == "pi to lab"
@@ -53,8 +55,9 @@ def test_endpoint_draws_power_while_it_computes_waits_and_sends():
     power = Power(endpoint_w=3.0, idle_w=1.0, radio_w=0.5, server_w=40.0)
     paid = cost(CUT, power)
     air = 10.0 + 0.2 + 1.1 * EXTRA
-    waits = paid.total_ms - 10.5
-    assert paid.endpoint_mj == pytest.approx(3 * 10.5 + waits + 0.5 * air)
+    busy = 10.5 + FRAME_MS
+    waits = paid.total_ms - busy
+    assert paid.endpoint_mj == pytest.approx(3 * busy + waits + 0.5 * air)
     assert paid.server_mj == 80.0
 
 
@@ -66,11 +69,11 @@ def test_without_power_figures_there_is_no_energy():
 def test_early_exit_plays_the_rest_for_its_share_only():
     gated = cost(replace(CUT, exit=Exit("t", 0.75, 1.0)))
     all_of_it = cost(CUT)
-    assert gated.endpoint_ms == 11.0
+    assert gated.endpoint_ms == 11.0 + FRAME_MS
     assert gated.server_ms == 0.5
     assert gated.wire_bytes == 2_500
-    rest = all_of_it.total_ms - 10.0
-    assert gated.total_ms == pytest.approx(11.0 + rest / 4)
+    rest = all_of_it.total_ms - 10.0 - FRAME_MS
+    assert gated.total_ms == pytest.approx(11.0 + FRAME_MS + rest / 4)
     assert gated.stages[1].ms == pytest.approx(all_of_it.stages[1].ms / 4)
 
 
@@ -82,7 +85,9 @@ def test_answer_comes_back_over_every_link_of_a_chain():
     )
     paid = cost(chain)
     assert paid.server_ms == 3.0
-    assert paid.return_ms == pytest.approx(5.0 + 0.2 + EXTRA / 10 + EXTRA)
+    assert paid.return_ms == pytest.approx(
+        5.0 + 0.2 + EXTRA / 10 + EXTRA + 2 * MESSAGE_MS
+    )
     assert paid.server_mb == 9.0
     assert paid.wire_bytes == 20_000
 

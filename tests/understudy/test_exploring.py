@@ -21,7 +21,16 @@ from tests.support.profiles import profile_of
 from understudy.candidates import Device, places
 from understudy.chains import Search
 from understudy.constraints import Constraints
-from understudy.costs import Exit, Link, Power, air_ms, cost, score
+from understudy.costs import (
+    FRAME_MS,
+    MESSAGE_MS,
+    Exit,
+    Link,
+    Power,
+    air_ms,
+    cost,
+    score,
+)
 from understudy.exploration import Exploration, Panel
 from understudy.exploring import Wish, explore
 
@@ -85,8 +94,8 @@ def test_best_row_is_the_minimum_cut(name: str, mbit_s: float) -> None:
     given = Wish((near, far), [[link]], codecs=("none",), answer_bytes=0)
     rows = [r for r in panel(explore(model, given)).rows if r.kind != "raw"]
     best_ms = min(row.cost.total_ms for row in rows)
-    headers_ms = 2 * air_ms(0, mbit_s, 3)
-    least_ms = min_cut_ms(model, near, far, mbit_s)
+    headers_ms = 2 * (air_ms(0, mbit_s, 3) + MESSAGE_MS)
+    least_ms = min_cut_ms(model, near, far, mbit_s) + FRAME_MS
     assert least_ms - 1e-6 <= best_ms <= least_ms + headers_ms + 1e-6
 
 
@@ -191,7 +200,7 @@ def test_equals_within_noise_are_printed_and_all_local_is_preferred(
     digits: Model,
 ) -> None:
     """On a perfect link to an equal device it makes no difference where to cut."""
-    equal = wish(digits, ms=(5.0, 5.0), links=[[Link("bus", 1e9, 1e9, 0.0)]])
+    equal = wish(digits, ms=(500.0, 500.0), links=[[Link("bus", 1e9, 1e9, 0.0)]])
     found = panel(explore(digits, equal))
     assert found.best is not None
     assert found.best.kind == "local"
@@ -265,7 +274,8 @@ def test_slower_endpoint_is_marked_as_modelled(digits: Model) -> None:
     plain = panel(explore(digits, given))
     for row, other in zip(found.rows, plain.rows, strict=True):
         assert row.source == "modelled"
-        assert row.cost.endpoint_ms == pytest.approx(8 * other.cost.endpoint_ms)
+        slower_ms = 8 * (other.cost.endpoint_ms - FRAME_MS)
+        assert row.cost.endpoint_ms == pytest.approx(slower_ms + FRAME_MS)
         assert row.cost.server_ms == other.cost.server_ms
 
 

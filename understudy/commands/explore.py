@@ -3,12 +3,17 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dataflow.errors import MisuseError
-from understudy.commands.ending import writable, write_file
+from understudy.commands.ending import Stoppable, writable, write_file
 from understudy.commands.options import PATH, Finite
+
+if TYPE_CHECKING:
+    from understudy.exploration import Exploration
+    from understudy.explore_subject import Subject
 
 
 @click.command()
@@ -68,6 +73,13 @@ from understudy.commands.options import PATH, Finite
     metavar="WATTS",
     help="Such as endpoint=3.5W,idle=1.2W,radio=0.8W,server=40W.",
 )
+@click.option(
+    "--from",
+    "run_folder",
+    type=PATH,
+    metavar="RUN",
+    help="Take times, rates and exits as that run has seen them.",
+)
 @click.option("--slow", type=Finite(0, min_open=True), help="Endpoint slower by this.")
 @click.option("--jpeg-bytes", type=click.IntRange(1), help="Of a frame as JPEG.")
 @click.option(
@@ -83,6 +95,11 @@ from understudy.commands.options import PATH, Finite
 @click.option("--exit-ms", type=Finite(0), default=0.0, help="That the exit takes.")
 @click.option(
     "--write", "folder", type=PATH, help="Write the best as files for `up` there."
+)
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Run the best, all local and the raw frame, as processes here, links shaped.",
 )
 @click.option("--all", "everything", is_flag=True, help="Print every partition.")
 @click.option("--json", "json_file", type=PATH, help="Write all of it there.")
@@ -106,12 +123,14 @@ def explore(
     max_memory: tuple[str, ...],
     pins: tuple[str, ...],
     power: str | None,
+    run_folder: Path | None,
     slow: float | None,
     jpeg_bytes: int | None,
     answer_bytes: int | None,
     exit_share: float | None,
     exit_ms: float,
     folder: Path | None,
+    measure: bool,
     everything: bool,
     json_file: Path | None,
     csv_file: Path | None,
@@ -140,8 +159,16 @@ def explore(
     profiles = _profiles(endpoint, server, chain)
     first = next(iter(profiles))
     devices = words.read_devices(profiles, {} if slow is None else {first: slow})
-    found = [words.parse_link(link) for link in links]
     subject = read_subject(model)
+    found = [words.parse_link(link) for link in links]
+    early = words.early_exit(subject, exit_share, exit_ms)
+    if run_folder is not None:
+        from understudy.explore_run import early_exit_of, scaled, seen
+
+        was = seen(run_folder, subject)
+        devices = scaled(devices, subject, was)
+        found = found or ([was.link] if was.link else [])
+        early = early or early_exit_of(subject, was)
     wish = Wish(
         devices=devices,
         links=[found] if chain else [[link] for link in found],
@@ -156,9 +183,12 @@ def explore(
         power=None if power is None else words.parse_power(power),
         answer_bytes=answer_bytes,
         jpeg_bytes=jpeg_bytes,
-        exit=words.early_exit(subject, exit_share, exit_ms),
+        exit=early,
+        run="" if run_folder is None else str(run_folder),
     )
     result = explored(subject.model, wish)
+    if measure:
+        result = _measured(result, subject)
     show(result, everything=everything)
     if json_file is not None:
         write_file(json_file, json.dumps(result.to_json(), indent=1) + "\n")
@@ -171,6 +201,22 @@ def explore(
     if folder is not None:
         click.echo(f"\nunderstudy up {write_best(folder, subject, result)}")
     sys.exit(0 if all(panel.best for panel in result.panels) else 1)
+
+
+def _measured(result: "Exploration", subject: "Subject") -> "Exploration":
+    """Run the candidates of every panel."""
+    from understudy.explore_measure import candidates, measured
+
+    with Stoppable():
+        for number in range(len(result.panels)):
+            panel = result.panels[number]
+            rows = candidates(panel)
+
+            def tell(text: str, name: str = panel.name) -> None:
+                click.echo(f"{name}: {text}", err=True)
+
+            result = measured(result, panel, subject, rows, throughput=True, tell=tell)
+    return result
 
 
 def _profiles(

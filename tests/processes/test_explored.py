@@ -1,0 +1,129 @@
+"""Exploring for real: partitions that run as processes, and runs that are explored."""
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dataflow.errors import MisuseError, UnderstudyError
+from tests.support.profiles import profile_of
+from understudy.candidates import Device
+from understudy.cli import main
+from understudy.costs import Link
+from understudy.explore_measure import measured
+from understudy.explore_run import scaled, seen
+from understudy.explore_subject import Subject, read_subject
+from understudy.explore_words import parse_link
+from understudy.exploring import Wish, explore
+from understudy.profile_file import write_profile
+
+SEVERAL = 5
+LIMITS = ("--require", "no-raw-input", "--max-endpoint-ms", "19.9")
+"""What leaves cuts only."""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model with its profiles on two devices, in the working directory."""
+    shutil.copytree(Path(str(files("graphs") / "digits")), tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for name, ms in (("pi", 20.0), ("lab", 1.0)):
+        model = read_subject(Path("digits.onnx")).model
+        write_profile(profile_of(model, ms, name), Path(f"{name}.json"))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def explored(subject: Subject, link: Link, names=("pi", "lab")):
+    devices = [
+        Device(name, "", profile_of(subject.model, ms, name))
+        for name, ms in zip(names, (20.0, 1.0, 0.5), strict=False)
+    ]
+    return explore(subject.model, Wish(devices, [[link] * (len(devices) - 1)]))
+
+
+def test_partition_is_measured_over_a_link_of_that_rate() -> None:
+    """A trip takes at least as long as its bytes and the delay do."""
+    subject = read_subject(Path("digits.onnx"))
+    exploration = explored(subject, parse_link("2mbit,10ms"))
+    panel = exploration.panels[0]
+    rows = [row for row in panel.rows if row.kind in ("raw", "single", "local")]
+    tried = {row.kind: row for row in rows}
+    result = measured(exploration, panel, subject, tried.values(), frames=SEVERAL)
+    done = {r.kind: r for r in result.panels[0].rows if r.measured is not None}
+    assert set(done) == {"raw", "single", "local"}
+    for kind, row in done.items():
+        assert row.measured is not None
+        assert row.measured.frames >= SEVERAL - 1
+        carried = row.cost.network_ms + row.cost.return_ms
+        # The model itself is much quicker than its made-up profile says.
+        assert row.measured.min_ms > 0.8 * carried or kind == "local"
+    assert result.to_json()["panels"][0]["rows"][0]["measured"]["p50_ms"] > 10
+
+
+def test_slower_device_cannot_be_measured_here() -> None:
+    subject = read_subject(Path("digits.onnx"))
+    model = subject.model
+    devices = [
+        Device("pi", "", profile_of(model, 20.0), 8.0, "modelled: the profile x 8"),
+        Device("lab", "", profile_of(model, 1.0)),
+    ]
+    exploration = explore(model, Wish(devices, [[parse_link("2mbit,10ms")]]))
+    panel = exploration.panels[0]
+    with pytest.raises(MisuseError, match="measure without it"):
+        measured(exploration, panel, subject, panel.rows)
+
+
+def test_run_is_explored_with_what_it_has_seen() -> None:
+    two = ("digits.onnx", "--endpoint", "pi.json", "--server", "lab.json")
+    link = ("--link", "100mbit,1ms")
+    run("explore", *two, *link, *LIMITS, "--write", "out")
+    run("up", "out/deployment.yaml", "--run", "run", "--seconds", "1")
+    subject = read_subject(Path("digits.onnx"))
+    found = seen(Path("run"), subject)
+    assert found.endpoint_ms is not None
+    assert found.server_ms is not None
+    assert len(found.tensors) >= 1
+    run("explore", *two, *link, "--from", "run", "--json", "again.json")
+    data = json.loads(Path("again.json").read_text())
+    row = next(
+        row
+        for row in data["panels"][0]["rows"]
+        if set(row["tensors"]) == set(found.tensors) and row["kind"] in _CUTS
+    )
+    assert data["run"] == "run"
+    assert row["source"] == "modelled"
+    assert row["server_ms"] == pytest.approx(found.server_ms)
+    assert all("seen in run" in device["scaled"] for device in data["devices"])
+
+
+_CUTS = ("single", "multi")
+
+
+def test_gated_run_tells_how_often_the_exit_answers() -> None:
+    run("up", "gated-two-by-two.yaml", "--run", "run", "--seconds", "2")
+    subject = read_subject(Path("gated.yaml"))
+    found = seen(Path("run"), subject)
+    assert found.tensors == ("features2",)
+    assert found.exit_share is not None
+    assert 0 < found.exit_share < 1
+    assert found.exit_ms > 0
+
+
+def test_run_of_another_network_is_refused() -> None:
+    run("up", "two-by-two.yaml", "--run", "run", "--seconds", "1")
+    subject = read_subject(Path("digits.onnx"))
+    other = Subject(subject.model, subject.graph, "detector")
+    with pytest.raises(UnderstudyError, match="no 'detector' ran there"):
+        seen(Path("run"), other)
+    found = seen(Path("run"), subject)
+    devices = [Device(n, "", profile_of(subject.model, 1.0, n)) for n in ("a", "b")]
+    assert scaled(devices, subject, found)[0].factor != 1.0

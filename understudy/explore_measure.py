@@ -1,0 +1,204 @@
+"""Trying partitions for real: two processes or more, over links that are shaped.
+
+Each partition is written, compiled and run like any deployment, its devices as
+processes here, and every link leads through the fault proxy at the rate and with the
+delay that were explored. Latencies are of frames one at a time; with `throughput`, a
+second run asks for more frames than any stage can do.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from dataflow.errors import MisuseError, UnderstudyError
+from dataflow.plan import Plan
+from understudy.chaos_faults import breakable_links
+from understudy.costs import Link
+from understudy.exploration import Exploration, Measured, Panel, Row
+from understudy.explore_subject import Subject
+from understudy.explored_deployment import Script, write_deployment
+from understudy.launch import Launcher, free_ports, wait_ready
+from understudy.plans import compile_deployment, keep_plan
+from understudy.proxy import Condition
+from understudy.records import Result
+from understudy.run_folder import PLAN_FOLDER, read_run
+
+FRAMES = 40
+WARM = 5
+"""First frames of a run that do not count: memory is touched for the first time."""
+REST = 0.5
+"""Share of the time between two frames in which the endpoint rests."""
+RATE_HZ_MAX = 50.0
+EXCESS = 1.5
+"""How much more is asked for than the predicted throughput, to measure it."""
+THROUGHPUT_S = 3.0
+TURN_S = 0.02
+TRIED = 3
+"""Rows that are tried beside all local and the frame as it is."""
+
+
+def candidates(panel: Panel, most: int = TRIED) -> list[Row]:
+    """Return the rows worth trying: the best, all local, and the frame as it is."""
+    ranked = [row for row in panel.ranked() if not row.excluded]
+    chosen = ranked[:most]
+    return chosen + [r for r in ranked[most:] if r.kind in ("local", "raw")]
+
+
+def measured(
+    exploration: Exploration,
+    panel: Panel,
+    subject: Subject,
+    rows: Iterable[Row],
+    *,
+    frames: int = FRAMES,
+    throughput: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Exploration:
+    """Return the exploration with what `rows` of a panel took for real.
+
+    Args:
+        exploration: What was predicted.
+        panel: Of it, with the links.
+        subject: What was explored.
+        rows: Of the panel; those that no deployment can do are left out.
+        frames: Behind each latency.
+        throughput: Measure frames per second as well.
+        tell: Is told what is tried.
+
+    Raises:
+        MisuseError: Some device is modelled, or a link differs in its directions.
+        UnderstudyError: A device did not start.
+    """
+    _check(exploration, panel)
+    servers = [device.name for device in exploration.devices[1:]]
+    found = {}
+    for row in rows:
+        tell(row.label)
+        with tempfile.TemporaryDirectory(prefix="explore-") as folder:
+            try:
+                found[row.number] = replace(
+                    row,
+                    measured=_tried(Path(folder), subject, row, servers, panel.links,
+                                    frames=frames, throughput=throughput),
+                )  # fmt: skip
+            except UnderstudyError as error:
+                if isinstance(error, MisuseError):
+                    raise
+                tell(f"{row.label}: {error}")
+    return exploration.with_rows(panel, found)
+
+
+def _check(exploration: Exploration, panel: Panel) -> None:
+    for device in exploration.devices:
+        if device.scaled:
+            raise MisuseError(
+                f"device '{device.name}': {device.scaled}; processes of this machine "
+                "are not so slow, so measure without it"
+            )
+    for link in panel.links:
+        if link.there_mbit_s != link.back_mbit_s:
+            raise MisuseError(
+                f"link '{link.name}': {link.there_mbit_s:g} there and "
+                f"{link.back_mbit_s:g} back; the links of a trial carry the same both "
+                "ways, give one rate"
+            )
+
+
+def _tried(
+    folder: Path,
+    subject: Subject,
+    row: Row,
+    servers: Sequence[str],
+    links: Sequence[Link],
+    *,
+    frames: int,
+    throughput: bool,
+) -> Measured:
+    rate_hz = min(RATE_HZ_MAX, REST * 1e3 / row.cost.total_ms)
+    script = Script(rate_hz, 4)
+    seconds = (frames + WARM) / rate_hz
+    results = _run(folder / "latency", subject, row, servers, links, script, seconds)
+    latencies = sorted(r.latency_ms for r in results[WARM:] if r.status != "dropped")
+    if not latencies:
+        raise UnderstudyError("no frame was answered; try it with `up`")
+    fps = None
+    if throughput:
+        window = 4 + math.ceil(2 * row.cost.fps * row.cost.total_ms / 1e3)
+        asked_hz = min(1000.0, EXCESS * row.cost.fps)
+        script = Script(asked_hz, min(window, 256))
+        results = _run(
+            folder / "rate", subject, row, servers, links, script, THROUGHPUT_S
+        )
+        fps = _fps(results)
+    return Measured(
+        len(latencies),
+        latencies[0],
+        latencies[len(latencies) // 2],
+        latencies[int(len(latencies) * 0.9)],
+        fps,
+    )
+
+
+def _fps(results: Sequence[Result]) -> float | None:
+    """Return answers per second, once the pipeline is full and before it drains."""
+    ended = sorted(r.settled_s for r in results if r.status != "dropped")
+    middle = ended[len(ended) // 4 :]
+    if len(middle) < 2:
+        return None
+    return (len(middle) - 1) / (middle[-1] - middle[0])
+
+
+def _run(
+    folder: Path,
+    subject: Subject,
+    row: Row,
+    servers: Sequence[str],
+    links: Sequence[Link],
+    script: Script,
+    seconds: float,
+) -> list[Result]:
+    """Run a partition for so long; return what became of its frames, in order."""
+    folder.mkdir(parents=True)
+    file = write_deployment(folder, subject, row, servers=servers, script=script)
+    run = folder / "run"
+    hops = max(len(row.crossings), 1)
+    plan = compile_deployment(file, run / PLAN_FOLDER, listen_base=free_ports(hops))
+    keep_plan(plan, run)
+    with _devices(plan, run, servers, links, seconds) as launcher:
+        end_s = time.monotonic() + seconds + launcher.grace_s
+        endpoint = next(d.name for d in plan.devices.values() if d.role == "endpoint")
+        while launcher.running(endpoint) and time.monotonic() < end_s:
+            time.sleep(TURN_S)
+    return [result for stream in read_run(run).streams for result in stream.results]
+
+
+@contextmanager
+def _devices(
+    plan: Plan,
+    run: Path,
+    servers: Sequence[str],
+    links: Sequence[Link],
+    seconds: float,
+) -> Iterator[Launcher]:
+    """Start all devices of `plan`, its links shaped."""
+    with breakable_links(plan, run) as (proxied, folders):
+        for (_, listener), link in proxied.items():
+            shape = links[list(servers).index(listener)]
+            link.become(
+                Condition(
+                    bytes_per_s=shape.there_mbit_s * 1e6 / 8,
+                    delay_s=shape.rtt_ms / 2e3,
+                )
+            )
+        with Launcher(plan, run, seconds=seconds) as launcher:
+            launcher.folders.update(folders)
+            for role in ("server", "endpoint"):
+                names = [d.name for d in plan.devices.values() if d.role == role]
+                for name in names:
+                    launcher.start(name)
+                wait_ready(launcher, names)
+            yield launcher
