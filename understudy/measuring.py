@@ -20,7 +20,7 @@ from graphs.onnx_model import Model
 from graphs.split import Segment, split, whole
 from understudy.memory import available_mb, peak_mb, reset_peak, resident_mb
 from understudy.profile_file import Memory, SessionFacts
-from understudy.timing import TimedSegment, in_turn, probe
+from understudy.timing import TimedSegment, in_turn, probe, runs_alone
 
 ROUNDS_MIN, ROUNDS_MAX = 12, 40
 _BUDGET_S = 8.0
@@ -40,8 +40,12 @@ Tell = Callable[[str], None]
 
 @dataclass(slots=True)
 class Times:
-    """Seconds that the whole, the probe, and head and tail of some cuts took."""
+    """Seconds that the whole, the probe, and head and tail of some cuts took.
 
+    On the wall, or of the processor, where `runs_alone`; `wall_s` is the whole's, too.
+    """
+
+    wall_s: list[float] = field(default_factory=list)
     whole_s: list[float] = field(default_factory=list)
     probe_s: list[float] = field(default_factory=list)
     cuts_s: dict[Cut, tuple[list[float], list[float]]] = field(default_factory=dict)
@@ -161,8 +165,9 @@ class Measuring:
         return times
 
     def _rounds(self, calls: Sequence[Callable[[], object]], cuts: int) -> int:
-        _, whole_s = in_turn(calls, 3)
-        affordable = int(_BUDGET_S / (2 * min(whole_s) * (cuts + 1)))
+        _, whole = in_turn(calls, 3)
+        least_s = min(took.wall_s for took in whole)
+        affordable = int(_BUDGET_S / (2 * least_s * (cuts + 1)))
         return max(ROUNDS_MIN, min(ROUNDS_MAX, affordable))
 
     def _measure(
@@ -177,10 +182,16 @@ class Measuring:
             for cut in together:
                 for timed in self._head_and_tail(cut):
                     opened.append(timed)
-            probe_s, whole_s, *parts_s = in_turn([*calls, *opened], rounds)
+            found = in_turn([*calls, *opened], rounds)
         finally:
             for timed in opened:
                 timed.close()
+        alone = runs_alone(self._session)
+        probe_s, whole_s, *parts_s = (
+            [took.processor_s if alone else took.wall_s for took in each]
+            for each in found
+        )
+        times.wall_s += [took.wall_s for took in found[1]]
         times.probe_s += probe_s
         times.whole_s += whole_s
         for place, cut in enumerate(together):

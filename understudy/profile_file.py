@@ -61,7 +61,11 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Times of the whole model, ms."""
+    """Times of the whole model, ms.
+
+    The least is what rows are to be compared with: of the processor, where one thread
+    computes. The percentiles are of the wall, with what else ran on the machine.
+    """
 
     min_ms: float
     p50_ms: float

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from actors.onnx_segment import OnnxSegment
-from actors.sessions import SESSIONS
+from actors.sessions import SESSIONS, Settings
 from dataflow.errors import ActorError, UnderstudyError
 
 X = ["x", "float32", [1, 3]]
@@ -392,3 +392,17 @@ def test_network_of_one_row_is_refused_as_a_batch(start, site, tmp_path):
     given = mixing(tmp_path / "fixed.onnx", [1, 3])
     with pytest.raises(UnderstudyError, match="one token at a time"):
         start(given, replace(site, batch=4))
+
+
+def test_sessions_of_one_file_differ_by_how_they_compute(affine) -> None:
+    digits, one, three = affine(), Settings(), Settings(threads=3)
+    sessions = [SESSIONS.acquire(digits, each) for each in (one, three, three)]
+    try:
+        assert sessions[0] is not sessions[1]
+        assert sessions[1] is sessions[2]
+        threads = [s.get_session_options().intra_op_num_threads for s in sessions]
+        assert threads == [1, 3, 3]
+    finally:
+        for each in (one, three, three):
+            SESSIONS.release(digits, each)
+    assert len(SESSIONS) == 0
