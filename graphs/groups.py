@@ -68,7 +68,8 @@ def groups(model: Model) -> tuple[Group, ...]:
     """Return the layer groups of `model`: each node in one, each behind what feeds it.
 
     Raises:
-        UnderstudyError: An input of the model has no fixed size.
+        UnderstudyError: An input of the model has no fixed size, or none has a part in
+            its outputs.
     """
     for name in model.inputs:
         model.tensor(name)
@@ -91,6 +92,10 @@ class _Grouping:
             if not model.dynamic.isdisjoint(model.reads[index])
         }
         """Of each node that the outputs need and that depends on an input."""
+        if not self._reads:
+            raise UnderstudyError(
+                f"model {model.where}: no output depends on an input; export it again"
+            )
         self._readers: dict[str, set[int]] = {}
         for index, reads in self._reads.items():
             for name in reads:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from dataflow.errors import UnderstudyError
 from graphs.cuts import cuts
+from graphs.groups import groups
 from graphs.onnx_model import Model
 from graphs.split import split
 from tests.support.small_models import (
@@ -215,3 +216,16 @@ def test_no_code_asks_for_tools_that_do_not_exist_or_drop_inputs() -> None:
             text = path.read_text()
             assert "onnxruntime.tools" not in text, path
             assert "from onnx.utils" not in text, path
+
+
+def test_model_whose_outputs_depend_on_no_input_has_no_cuts(written: Written) -> None:
+    path = written(
+        model_of(
+            [node("Relu", ["x"], ["a"]), node("Relu", ["w"], ["y"])],
+            {"x": [1, N]},
+            weights={"w": EYE},
+        )
+    )
+    assert cuts(Model.read(path)) == ()
+    with pytest.raises(UnderstudyError, match="no output depends on an input"):
+        groups(Model.read(path))

@@ -236,3 +236,32 @@ def test_quantised_model_is_cut_at_the_quantised_tensor_with_a_quarter_of_the_by
 
 def test_quantised_model_computes_the_same_in_parts(qdq: Path) -> None:
     assert "features2_QuantizeLinear_Output" in cut_everywhere(qdq)
+
+
+# Half precision
+
+
+def test_float16_that_crosses_is_rounded_and_not_said_to_be_wrong(
+    written: Written,
+) -> None:
+    """A processor without float16 keeps float32 between the nodes of the whole."""
+    weight = np.random.default_rng(6).standard_normal((N, N)).astype(np.float16)
+    path = written(
+        model_of(
+            [
+                node("MatMul", ["x", "w"], ["a"]),
+                node("MatMul", ["a", "w"], ["b"]),
+                node("Sqrt", ["s"], ["t"]),
+                node("MatMul", ["b", "w"], ["c"]),
+                node("Mul", ["c", "t"], ["y"]),
+            ],
+            {"x": [1, N]},
+            weights={"w": weight, "s": np.array(3, np.float16)},
+            elem_type=TensorProto.FLOAT16,
+        )
+    )
+    assert cut_everywhere(path) == ["a", "b", "c"]
+    model = Model.read(path)
+    segments = split(model, ["b"], ["y"]).segments
+    (verdict,) = write_parts(segments, path.parent / "parts", inputs_for(model, None))
+    assert str(verdict).endswith("float16 crosses, which rounds")
