@@ -25,7 +25,10 @@ MACHINES = (
     "header timers link_states credit rate pulse ledger rows link sessions "
     "service_time sampling peer_clock"
 )
-SIMULATION = "device branches stream network endpoint server faults simulation"
+SIMULATION = (
+    "device branches stream network dialler endpoint bench onward server faults "
+    "simulation"
+)
 MODULES = (
     *(f"dataflow/wire/{name}.py" for name in MACHINES.split()),
     *(f"understudy/simulation/{name}.py" for name in SIMULATION.split()),

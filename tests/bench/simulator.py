@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from dataflow.turns import ALONE
 from dataflow.wire.control import StreamOffer
 from dataflow.wire.header import Header, Kind, microseconds
 from dataflow.wire.ledger import Ledger, Settle, Start
@@ -42,7 +43,10 @@ def simulated(faults: Sequence[str] | None) -> int:
     frames = 0
     for seed in range(1, 1 + RUNS):
         # Each fifth seed draws two streams.
-        scenario = drawn(seed + (seed % 5 == 0), endpoints=1, servers=2)
+        drawn_by = seed + (seed % 5 == 0)
+        scenario = drawn(
+            drawn_by, endpoints=1, servers=2, chained=False, batching=ALONE
+        )
         result = simulate(Setup(seed, scenario, frames=FRAMES, faults=faults))
         frames += sum(len(record.results) for record in result.run.streams)
     return frames

@@ -27,6 +27,12 @@ M1  as many branches are started at once as the mode of redundancy says
 M2  no more frames are hedged than their bounded share
 C1  how a peer's clock differs is known to within the error that is told
 D1  nothing is decided later than its deadline, but for a turn of the loop
+R1  what a server passed on and lost is refused at once
+R2  a server that cannot pass tokens on says so, and none come
+A1  a token gets one answer, whoever computes it
+T1  what is fired as one is of one segment, and no more than may be
+T2  sessions take turns
+T3  nothing waits for its turn longer than it has to
 L1  when the faults are over, links come back, and with them full answers
 L2  a frame is not dropped while a sound branch was there for it
 L3  a device waits when there is nothing to do

@@ -4,14 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from dataflow.branches import number_of
 from dataflow.redundancy import Redundancy
+from dataflow.wire.control import StreamOffer
 from dataflow.wire.ledger import LOCAL_MARGIN_S, Settle
+from dataflow.wire.relay import prefixes_of
 from dataflow.wire.service_time import ServiceTime
 from understudy.simulation.device import NEVER_S
 from understudy.simulation.network import Wire
 from understudy.simulation.scenario import Row
 
 if TYPE_CHECKING:
+    from understudy.simulation.server import Server
     from understudy.simulation.stream import Stream
 
 TURN_S = 0.002
@@ -107,13 +111,26 @@ class LocalBranch(Branch):
 class RemoteBranch(Branch):
     """A branch that a server computes, as in `dataflow.branches`."""
 
-    def __init__(self, stream: "Stream", index: int, row: Row, wire: Wire) -> None:
+    def __init__(
+        self,
+        stream: "Stream",
+        index: int,
+        row: Row,
+        wire: Wire,
+        onward: Sequence["Server"],
+    ) -> None:
         super().__init__(row, local=False)
         self.stream = stream
         self.index = index
         self.wire = wire
         self.link = wire.link
-        self.number = stream.source.number
+        self.number = number_of(stream.source.name, row.name)
+        """On the wire."""
+        self.segment = row.segment
+        names = [server.name for server in onward]
+        self.ways = prefixes_of(names)
+        self.hopped_s = -NEVER_S
+        """When a token last did not come through, in virtual time."""
         self.service = ServiceTime()
         self.asked_s: dict[int, float] = {}
         """When each frame was asked that the peer has not answered in the session."""
@@ -123,7 +140,10 @@ class RemoteBranch(Branch):
 
     @property
     def ready(self) -> bool:
-        return self.link.takes(self.number)
+        link = self.link
+        return link.takes(self.number) and not (
+            self.ways and link.first_lost(self.ways)
+        )
 
     def p90_s(self, now_s: float) -> float:
         return self.service.percentile_s(0.90, now_s)
@@ -150,6 +170,25 @@ class RemoteBranch(Branch):
             # While another branch was still asked, this one had not to be.
             and (not asked or drop.reason == "no-branch")
         )
+
+    @property
+    def offer(self) -> StreamOffer:
+        source = self.stream.source
+        return StreamOffer(self.number, source.name, self.segment, source.window)
+
+    def look(self, now_s: float) -> None:
+        """See whether it is ready, now that more or fewer servers can be reached."""
+        if not self.ready:
+            self.ready_since_s = NEVER_S
+        elif self.ready_since_s == NEVER_S:
+            self.ready_since_s = now_s
+
+    def hop_lost(self, now_s: float) -> None:
+        """One of the servers behind the first did not take a token."""
+        if self.ways:
+            self.link.way_lost(self.ways[-1])
+            self.hopped_s = self.stream.sim.now_s
+            self.look(now_s)
 
     def reachable(self, now_s: float) -> None:
         """Its link is ready (again): what it measured before says nothing of now."""

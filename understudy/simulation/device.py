@@ -38,6 +38,8 @@ class Device:
         """SIGSTOP, or an interpreter that hangs: nothing is processed."""
         self.thawed_s = -NEVER_S
         """When it last went on after a pause, on its own clock."""
+        self.resumed_s = 0.0
+        """The same, in virtual time."""
         self._inbox: deque[tuple[int, Call, Any]] = deque()
 
     def clock_s(self) -> float:
@@ -66,7 +68,7 @@ class Device:
         self.paused -= 1
         if self.paused:
             return
-        self.thawed_s = self.clock_s()
+        self.thawed_s, self.resumed_s = self.clock_s(), self.sim.now_s
         lanes: dict[int, deque[tuple[Call, Any]]] = {}
         order = []
         for lane, call, argument in self._inbox:

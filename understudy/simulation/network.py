@@ -1,16 +1,17 @@
 """Wires and connections: lanes as TCP would carry them, and worse."""
 
+from collections.abc import Iterable, Sequence
 from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from dataflow.wire.control import StreamOffer
-from dataflow.wire.header import CONTROL_LANE, DATA_LANE
+from dataflow.wire.header import CONTROL_LANE, DATA_LANE, Header
 from dataflow.wire.link_states import Lane, State
 from understudy.simulation.device import NEVER_S, SPINS_MAX, nothing
 
 if TYPE_CHECKING:
     from understudy.simulation.branches import RemoteBranch
-    from understudy.simulation.endpoint import Endpoint
+    from understudy.simulation.dialler import Dialler
     from understudy.simulation.server import Server
 
 SUSPECT = State.SUSPECT
@@ -25,20 +26,28 @@ APART_S = 1e-6
 """Between messages that a lane hands over one after the other."""
 
 Hole = tuple[Lane, int]
+Value = tuple[int, int, int]
+"""What a branch computes: stream, frame and branch that it was asked for."""
+Token = tuple[Header, Sequence[int], Value | None]
+Answer = tuple[Header, Value | None]
 
 
 class Wire:
-    """The way between one endpoint and one server, and what is wrong with it."""
+    """The way from a device that dials to a server, and what is wrong with it."""
 
-    def __init__(self, endpoint: "Endpoint", server: "Server") -> None:
+    def __init__(self, endpoint: "Dialler", server: "Server") -> None:
         self.sim = endpoint.sim
         self.endpoint = endpoint
         self.server = server
         self.name = f"{endpoint.name}-{server.name}"
         self.data: Connection | None = None
         self.control: Connection | None = None
-        slowest_s = min(source.deadline_s for source in endpoint.sources) * DELAY_SHARE
+        slowest_s = endpoint.shortest_s * DELAY_SHARE
         self.delay_s = min(self.sim.between(0.0001, 0.003), slowest_s)
+        self.up_s = 0.0
+        """When it was last used again, in virtual time."""
+        self.told_s = 0.0
+        """When the latest beat came, in virtual time."""
         self.cut = False
         """Connections are refused and lost."""
         self.holes: set[Hole] = set()
@@ -55,11 +64,14 @@ class Wire:
         """Messages come later by up to the first, or by the second."""
         self.plain = True
         """Nothing is wrong with the way of a message."""
+        self.looked_s = 0.0
+        """When that was last looked at."""
         self.proofs = 0
         """Answers to probes since the session began, or was last doubted."""
         self.stale: list[tuple[Lane, int, Any]] = []
         self.branches: dict[int, RemoteBranch] = {}
-        """By the stream's number: its branch on this wire."""
+        """Of an endpoint: by its number, what is asked for on this wire."""
+        self.ways: tuple[tuple[str, ...], ...] = ()
         self._wake_s = NEVER_S
         self.link = self.sim.setup.machines.link(
             server.name,
@@ -69,15 +81,19 @@ class Wire:
             now_s=endpoint.clock_s(),
         )
 
-    def offer(self) -> None:
-        """Tell the link whom it may serve; before its first turn."""
-        self.link.offers = tuple(
-            StreamOffer(
-                number, branch.stream.source.name, branch.row.segment,
-                branch.stream.source.window,
-            )
-            for number, branch in self.branches.items()
-        )  # fmt: skip
+    def offer(
+        self, offers: Iterable[StreamOffer], ways: Iterable[tuple[str, ...]]
+    ) -> None:
+        """Tell the link what it is to ask for, and let it begin.
+
+        Args:
+            offers: Of the streams that are sent here.
+            ways: Behind the server, that their tokens take.
+        """
+        self.link.offers = tuple(offers)
+        self.ways = tuple(ways)
+        self.server.wires.append(self)
+        self.arm()
 
     def arm(self) -> None:
         """Wake when the link has something to do; idle beats are jumped over."""
@@ -107,9 +123,7 @@ class Wire:
 
     def tick(self, now_s: float) -> None:
         link = self.link
-        wanted = link.state is SUSPECT and any(
-            branch.stream.wants(branch) for branch in self.branches.values()
-        )
+        wanted = link.state is SUSPECT and self.endpoint.wants(self)
         self.endpoint.do(self, link.tick(now_s, wanted=wanted, about=nothing))
 
     def rearm(self) -> None:
@@ -118,9 +132,12 @@ class Wire:
         self.arm()
 
     def usable(self) -> bool:
-        """Tell whether every stream may send here."""
-        takes = self.link.takes
-        return all(takes(number) for number in self.branches)
+        """Tell whether all that is asked for may be sent here."""
+        link = self.link
+        for offer in link.offers:
+            if not link.takes(offer.stream):
+                return False
+        return not any(link.first_lost(ways) for ways in self.ways)
 
     def dial(self) -> None:
         route = self.sim.random.randbytes(8)
@@ -165,6 +182,7 @@ class Wire:
 
     def look(self) -> None:
         """See whether anything is wrong with the way, now that something changed."""
+        self.looked_s = self.sim.now_s
         self.plain = not (
             self.holes
             or self.replays

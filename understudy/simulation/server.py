@@ -1,31 +1,24 @@
 """The serving half of a device."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
+from dataflow.turns import Batching
 from dataflow.wire import sessions as sessions_
 from dataflow.wire.control import Beat, Control
 from dataflow.wire.header import Header, Kind, Nack
+from dataflow.wire.relay import Passed, Way
 from dataflow.wire.sessions import Accept, Session
 from dataflow.wire.timers import BEAT_S
+from understudy.simulation.bench import Bench, Job
 from understudy.simulation.device import NEVER_S, SPINS_MAX, Device, nothing
-from understudy.simulation.network import Connection, Wire
+from understudy.simulation.network import Connection, Token, Value, Wire
+from understudy.simulation.onward import Onward
 
 if TYPE_CHECKING:
     from understudy.simulation.simulation import Simulation
 
-Value = tuple[int, int, int]
-"""What a branch computes: stream, frame and branch that it was asked for."""
-Token = tuple[Header, Sequence[int], Value | None]
-Answer = tuple[Header, Value | None]
-
 _ANSWER = Kind.ANSWER
-
-
-_Job = tuple[Session, Header, "Connection", Value, float]
-"""A token that waits for its firing, until its budget is spent."""
 
 
 class Server(Device):
@@ -34,6 +27,7 @@ class Server(Device):
     Args:
         segments: What it can compute, and the sizes of the tensors that this takes.
         compute_s: What a token takes at best.
+        batching: How many of them may run as one.
     """
 
     def __init__(
@@ -42,8 +36,16 @@ class Server(Device):
         name: str,
         segments: Mapping[int, tuple[int, ...]],
         compute_s: float,
+        batching: Batching,
     ) -> None:
         super().__init__(sim, name)
+        self.batching = batching
+        self.before: list[Server] = []
+        """Those that pass tokens on to it."""
+        self.ways: list[tuple[int, Way]] = []
+        """Where it passes tokens on to, by segment."""
+        self.behind: dict[str, Server] = {}
+        self.onward: Onward | None = None
         self.segments = segments
         self.life = 0
         self.alive = True
@@ -69,12 +71,27 @@ class Server(Device):
         )
         self._routes: dict[bytes, Connection] = {}
         self._newest: dict[tuple[str, int], int] = {}
-        self._jobs: deque[_Job] = deque()
-        self._busy_since_s: float | None = None
+        self._bench = Bench(self)
         self._wake_s = NEVER_S
         self._leaving = False
         self.alive = True
+        self.connect()
         self.sim.after(load_s, self._loaded, self.life)
+
+    def connect(self) -> None:
+        """Begin to dial the servers behind it."""
+        if self.behind:
+            self.onward = Onward(self)
+
+    def pause(self, _: Any = None) -> None:
+        super().pause()
+        if self.onward is not None:
+            self.onward.pause()
+
+    def thaw(self, _: Any = None) -> None:
+        super().thaw()
+        if self.onward is not None and self.onward.paused:
+            self.onward.thaw()
 
     def crash(self, _: Any = None) -> None:
         """SIGKILL. Connections close some time after: a big process dies late."""
@@ -83,6 +100,9 @@ class Server(Device):
         self.forget()
         for wire in self.wires:
             wire.lose_all(0.1)
+        if self.onward is not None:
+            self.onward.crash()
+            self.onward = None
 
     def restart(self, load_s: float) -> None:
         if not self.alive:
@@ -95,7 +115,22 @@ class Server(Device):
 
     def trouble(self, _: Any = None) -> None:
         """Something is about to go wrong: from here on every beat counts."""
-        self.troubles += 1
+        for server in self._touched():
+            server.troubles += 1
+            server.stir()
+
+    def _touched(self) -> "list[Server]":
+        """Return whose links a trouble here concerns: those that a chain joins."""
+        found = {self.name: self, **self.behind}
+        waiting = [self]
+        while waiting:
+            server = waiting.pop()
+            found[server.name] = server
+            waiting += server.before
+        return list(found.values())
+
+    def stir(self) -> None:
+        """Beat again, as if it had never been left out."""
         if not self.quiet:
             return
         self.quiet = False
@@ -104,6 +139,8 @@ class Server(Device):
             beat = Beat(session.number, ready=True, queue=0, age_ms=0)
             self.sessions.control(session.control, beat, now_s - BEAT_S * chance())
         for wire in self.wires:
+            if not wire.link.ready:
+                continue
             heard_s = wire.endpoint.clock_s() - BEAT_S * chance()
             beat = Beat(wire.link.session, ready=True, queue=0, age_ms=0)
             wire.link.control(beat, heard_s)
@@ -111,32 +148,32 @@ class Server(Device):
         self.arm()
 
     def relief(self, _: Any = None) -> None:
-        self.troubles -= 1
+        for server in self._touched():
+            server.troubles -= 1
 
     def thawed(self) -> None:
         self._wake_s = NEVER_S
-        if self._busy_since_s is None and self._jobs:
-            self._begin()
+        self._bench.begin()
         self.arm()
 
     def arm(self) -> None:
-        """Wake for the next beat."""
-        if self.quiet or not self.alive:
+        """Wake for the next beat, or when something passed on expires."""
+        if not self.alive:
             return
-        due_s = self.sessions.due_s()
+        due_s = self._due_s()
         if due_s < self._wake_s:
             self._wake_s = due_s
             self.alarm(due_s, self._wake)
 
     def _wake(self, _: float) -> None:
-        if self.paused or self.quiet or self._wake_s > self.clock_s():
+        if self.paused or self._wake_s > self.clock_s():
             return
         self._wake_s = NEVER_S
-        if not self.alive:
+        if not self.alive or self._due_s() == NEVER_S:
             return
         for _turn in range(SPINS_MAX):
             now_s = self.clock_s()
-            if self.sessions.due_s() > now_s:
+            if self._due_s() > now_s:
                 break
             self._tick(now_s)
         else:
@@ -144,21 +181,40 @@ class Server(Device):
         self.quiet = self._is_quiet()
         self.arm()
 
+    def _due_s(self) -> float:
+        due_s = NEVER_S if self.quiet else self.sessions.due_s()
+        return due_s if self.onward is None else min(due_s, self.onward.due_s())
+
     def _is_quiet(self) -> bool:
         if self.troubles or self.sim.spreads or len(self.sessions) != len(self.wires):
+            return False
+        if self.onward is not None and not self.onward.is_quiet():
             return False
         return all(wire.usable() and not wire.endpoint.paused for wire in self.wires)
 
     def _tick(self, now_s: float) -> None:
-        since_s = self._busy_since_s
+        queue = len(self._bench)
+        dead: tuple[str, ...] = ()
+        if self.onward is not None:
+            self.onward.expire(now_s)
+            queue += len(self.onward)
+            dead = self.onward.unreachable()
+            if self.quiet:
+                return
         self._do(
             self.sessions.tick(
                 now_s,
-                queue=len(self._jobs),
-                age_ms=0 if since_s is None else int((now_s - since_s) * 1e3),
+                queue=queue,
+                age_ms=int(self._bench.age_s(now_s) * 1e3),
+                dead=dead,
                 about=nothing,
             )
         )
+
+    def tell_ways(self) -> None:
+        """More servers can be reached behind it, or fewer: beats say so at once."""
+        self.sessions.beat_now()
+        self.arm()
 
     def _loaded(self, life: int) -> None:
         if life != self.life:
@@ -224,9 +280,7 @@ class Server(Device):
             self._tell_unsound(accept, waiting)
         connection.waiting[stream] = waiting + 1
         expires_s = now_s + header.budget_us / 1e6
-        self._jobs.append((session, header, connection, value, expires_s))
-        if self._busy_since_s is None:
-            self._begin()
+        self._bench.add(Job(session, header, connection, value, expires_s, now_s))
 
     def _tell_unsound(self, accept: Accept, waiting: int) -> None:
         session, offer, header = accept
@@ -240,41 +294,59 @@ class Server(Device):
         check("S4", session.number >= newest, "a token of an older session")
         check("S2", waiting < offer.window, f"{waiting + 1} tokens of {offer.window}")
 
-    def _begin(self) -> None:
-        sim = self.sim
-        self._busy_since_s = now_s = sim.now_s * self.pace + self.start_s
-        done_s = sim.now_s
-        if now_s < self._jobs[0][-1]:
-            done_s += self.compute_s * self.slowness * (0.9 + 0.4 * sim.chance())
-        heappush(sim.heap, (done_s, next(sim.count), self._finish, self.life))
-
-    def _finish(self, life: int) -> None:
-        if life != self.life:
-            return
-        if self.paused:
-            self.keep(self, self._finish, life)
-            return
-        session, header, connection, value, expires_s = self._jobs.popleft()
-        connection.waiting[header.stream] -= 1
-        started_s, self._busy_since_s = self._busy_since_s, None
-        assert started_s is not None, "a firing ended that never began"
-        limit = self.sessions.answered(session, header)
-        if started_s >= expires_s:
-            self._do([self.sessions.nack(session, header, Nack.EXPIRED)])
+    def fired(self, job: Job, *, expired: bool) -> None:
+        """A token has had its turn; if it `expired`, nothing was computed."""
+        if expired:
+            self.refuse(job, Nack.EXPIRED)
         elif self.hop_lost:
-            self._do([self.sessions.nack(session, header, Nack.HOP)])
-        # Not by `_routes`: the answer goes to the lane that the session knows.
-        elif connection.route == session.lane and not self.mute:
-            connection.down((header.answer(_ANSWER, limit=limit), value))
-            if self._leaving and connection.closed:
-                self._check_drained(connection, value)
-        if self._jobs:
-            self._begin()
+            self.refuse(job, Nack.HOP)
+        elif self.onward is not None and self.onward.takes(job.header.segment):
+            self.onward.pass_on(job)
+        else:
+            limit = self._concluded(job)
+            self.give(job, job.header.answer(_ANSWER, limit=limit), job.value)
 
-    def _check_drained(self, connection: Connection, value: Value) -> None:
+    def refuse(self, job: Job, why: Nack) -> None:
+        """Answer a token that was accepted, and that gets no result."""
+        self._concluded(job)
+        self._do([self.sessions.nack(job.session, job.header, why)])
+
+    def give_back(self, job: Job, passed: Passed, answer: Header, value: Value) -> None:
+        """Hand on the answer of the server behind this one."""
+        limit = self._concluded(job)
+        self.give(job, passed.answered(answer, limit, self.clock_s()), value)
+
+    def give(self, job: Job, answer: Header, value: Value) -> None:
+        connection = job.connection
+        # Not by `_routes`: the answer goes to the lane that the session knows.
+        if connection.route == job.session.lane and not self.mute:
+            connection.down((answer, value))
+            if self._leaving and connection.closed:
+                self._check_drained(job)
+
+    def _concluded(self, job: Job) -> int:
+        """A token gets its one answer; return the stream's new limit."""
+        stream, waiting = job.header.stream, job.connection.waiting
+        if waiting[stream] <= 0:
+            self.sim.fail("A1", f"{self.name} answers a token that was answered")
+        waiting[stream] -= 1
+        return self.sessions.answered(job.session, job.header)
+
+    def check_done(self) -> None:
+        """When all is settled and nothing is wrong, nobody waits for it any more."""
+        if not self.alive:
+            return
+        self.sim.check("T3", not len(self._bench), f"{self.name} lets tokens wait")
+        for wire in self.wires:
+            owed = 0 if wire.data is None else sum(wire.data.waiting.values())
+            self.sim.check("A1", not owed, f"{self.name} owes {owed} answers")
+
+    def _check_drained(self, job: Job) -> None:
         """What it had under way when it said goodbye is still waited for."""
-        number, frame, _ = value
-        branch = connection.wire.branches[number]
+        connection, frame = job.connection, job.header.frame
+        branch = connection.wire.branches.get(job.header.stream)
+        if branch is None:
+            return  # another server asked, which refuses what is lost at once
         results = branch.stream.results
         dropped = frame < len(results) and results[frame].reason == "no-branch"
         text = f"{self.name} answers frame {frame}, which nobody waited for"
@@ -300,3 +372,4 @@ class Server(Device):
         text = f"{self.name} is going, and takes {session.device}"
         self.sim.check("S8", not self._leaving, text)
         self._newest[key] = session.number
+        self.stir()

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from dataflow.turns import Turns
 from dataflow.wire.ledger import Ledger
 from dataflow.wire.link import Link
+from dataflow.wire.relay import Relay
 from dataflow.wire.sessions import Sessions
 from understudy.records import Run
 from understudy.simulation.scenario import Scenario
@@ -35,6 +37,8 @@ class Machines(NamedTuple):
     ledger: type[Ledger] = Ledger
     link: type[Link] = Link
     sessions: type[Sessions] = Sessions
+    relay: type[Relay] = Relay
+    turns: type[Turns[Any]] = Turns
 
 
 REAL = Machines()

@@ -3,21 +3,24 @@
 import gc
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
+from dataflow.graph import Asked
+from dataflow.turns import ALONE
 from dataflow.wire.control import Control, pack_control, unpack_control
 from dataflow.wire.header import Header
+from dataflow.wire.relay import Way
 from understudy.promise import judge
 from understudy.records import DeviceRecord, Ended, Event, Run, StreamRecord
 from understudy.simulation.branches import TURN_S
 from understudy.simulation.endpoint import GREETING_S, Endpoint
 from understudy.simulation.faults import FAULTS, OF_SOURCES, Script
 from understudy.simulation.network import Wire
-from understudy.simulation.scenario import Source
+from understudy.simulation.scenario import Hop, Source
 from understudy.simulation.server import Server
 from understudy.simulation.setup import Result, Setup, Violation
 from understudy.simulation.stream import Stream
@@ -70,7 +73,8 @@ class Simulation:
 
     @property
     def wires(self) -> list[Wire]:
-        return [wire for endpoint in self.endpoints for wire in endpoint.wires]
+        onward = [server.onward for server in self.servers if server.onward]
+        return [w for device in (*self.endpoints, *onward) for w in device.wires]
 
     @property
     def streams(self) -> list[Stream]:
@@ -96,7 +100,7 @@ class Simulation:
         if not kept:
             self.fail(promise, text)
 
-    def fail(self, promise: str, text: str) -> None:
+    def fail(self, promise: str, text: str) -> NoReturn:
         planned = self._script.planned
         raise Violation(promise, text, self.setup, self.now_s, planned)
 
@@ -145,15 +149,43 @@ class Simulation:
         segments: list[dict[int, tuple[int, ...]]] = [{} for _ in scenario.servers]
         for source in scenario.sources:
             for row in source.rows:
-                if row.server is not None:
-                    segments[row.server][row.segment] = row.token_bytes
+                if row.server is None:
+                    continue
+                segments[row.server][row.segment] = row.token_bytes
+                for hop in row.onward:
+                    segments[hop.server].setdefault(hop.segment, row.token_bytes)
         rate_hz = sum(1.0 / (s.period_s * s.frames) for s in scenario.sources)
         shortest_s = min(source.deadline_s for source in scenario.sources)
-        slowest_s = min(LOAD_MAX * len(segments) / rate_hz, COMPUTE_SHARE * shortest_s)
-        return [
-            Server(self, name, own, min(self.between(*COMPUTE_S), slowest_s))
-            for name, own in zip(scenario.servers, segments, strict=True)
+        chained = any(row.onward for s in scenario.sources for row in s.rows)
+        share = LOAD_MAX if chained else LOAD_MAX * len(segments)
+        slowest_s = min(share / rate_hz, COMPUTE_SHARE * shortest_s)
+        batching = scenario.batching or [ALONE] * len(segments)
+        names = scenario.servers
+        servers = [
+            Server(self, name, own, min(self.between(*COMPUTE_S), slowest_s), most)
+            for name, own, most in zip(names, segments, batching, strict=True)
         ]
+        if chained:
+            self._connect(servers)
+        return servers
+
+    def _connect(self, servers: Sequence[Server]) -> None:
+        """Tell servers what they pass on."""
+        for source in self.setup.scenario.sources:
+            for row in source.rows:
+                if row.server is None or not row.onward:
+                    continue
+                asked = [Asked(servers[h.server].name, h.segment) for h in row.onward]
+                path = [Hop(row.server, row.segment), *row.onward]
+                for i, hop in enumerate(row.onward):
+                    here, behind = servers[path[i].server], servers[hop.server]
+                    way = Way(tuple(asked[i:]), source.window)
+                    here.ways.append((path[i].segment, way))
+                    here.behind[behind.name] = behind
+                    if here not in behind.before:
+                        behind.before.append(here)
+        for server in servers:
+            server.connect()
 
     def _write_script(self) -> None:
         wanted = self.setup.faults
@@ -215,6 +247,8 @@ class Simulation:
             stream.end()
         deadline_s = max(stream.source.deadline_s for stream in self.streams)
         self._run_until(self.now_s + 1.01 * deadline_s + TURN_S)
+        for server in self.servers:
+            server.check_done()
         for stream in self.streams:
             outcomes, fired = len(stream.results), stream.ledger.fired
             text = f"{outcomes} outcomes of {fired} iterations of {stream.source.name}"
@@ -246,7 +280,10 @@ class Simulation:
             for wire in endpoint.wires:
                 wire.hang_up()
                 wire.branches.clear()
-                wire.server.wires.clear()
+        for server in self.servers:
+            server.onward = None
+            server.before.clear()
+            server.wires.clear()
 
     def _record(self) -> Run:
         """Return what a run folder of this run would hold."""

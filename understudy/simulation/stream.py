@@ -19,9 +19,8 @@ from understudy.simulation.branches import (
     asked_at_once,
 )
 from understudy.simulation.device import NEVER_S, SPINS_MAX
-from understudy.simulation.network import Wire
+from understudy.simulation.network import Value, Wire
 from understudy.simulation.scenario import Source
-from understudy.simulation.server import Value
 
 if TYPE_CHECKING:
     from understudy.simulation.endpoint import Endpoint
@@ -30,6 +29,8 @@ PROBING_S = 0.1
 """Period of the sources after the frames asked for, until all is well again."""
 HEAD_SHARE = 1 / 8
 """A head takes at most this share of the deadline, if nobody says more."""
+TOLD_S = 0.3
+"""By then a beat has told what a server can reach, on a link that is sound."""
 OUTSIDE_MAX = 0.8
 """A gate is sure of at most this share of the iterations."""
 
@@ -57,8 +58,9 @@ class Stream:
             if row.server is None:
                 self.branches.append(LocalBranch(row, source.deadline_s, sim.chance))
             else:
-                branch = RemoteBranch(self, index, row, wires[row.server])
-                branch.wire.branches[source.number] = branch
+                onward = [endpoint.servers[hop.server] for hop in row.onward]
+                branch = RemoteBranch(self, index, row, wires[row.server], onward)
+                branch.wire.branches[branch.number] = branch
                 self.branches.append(branch)
         locals_ = [b for b in self.branches if isinstance(b, LocalBranch)]
         last_s = locals_[-1].p99_s(0.0) + LOCAL_MARGIN_S if locals_ else 0.0
@@ -136,7 +138,7 @@ class Stream:
     def answer(self, branch: RemoteBranch, header: Header, value: Value | None) -> None:
         """An answer or a NACK came, in the link's present session."""
         limit = header.limit
-        branch.link.raise_limit(self.source.number, limit)
+        branch.link.raise_limit(branch.number, limit)
         branch.granted = max(branch.granted, limit)
         endpoint, ledger = self.endpoint, self.ledger
         now_s = endpoint.sim.now_s * endpoint.pace + endpoint.start_s
@@ -153,7 +155,9 @@ class Stream:
         if header.kind is _NACK:
             if frame is not None:
                 frame.refuse(attempt, now_s)
-            error = header.flags != Nack.EXPIRED
+            if header.flags == Nack.HOP:
+                branch.hop_lost(now_s)
+            error = header.flags not in (Nack.EXPIRED, Nack.HOP)
             self.do(ledger.refused(number, attempt, now_s, error=error), now_s)
             return
         if asked_s is not None:
@@ -332,7 +336,7 @@ class Stream:
         budget_s: float,
         now_s: float,
     ) -> None:
-        link, stream = branch.link, self.source.number
+        link, stream = branch.link, branch.number
         sent = False
         if link.takes(stream):
             header = _new(Header, (
@@ -340,10 +344,12 @@ class Stream:
                 self.endpoint.incarnation, branch.row.segment, number,
                 link.take_ordinal(stream), 0, microseconds(budget_s), 0, 0, 0,
             ))  # fmt: skip
-            value = stream, number, branch.index
+            value = self.source.number, number, branch.index
             sent = self.endpoint.send_token(branch.wire, header, value)
         # Else several starts were decided at once, and the credit went to the first.
         if sent:
+            if branch.ways:
+                self._check_way(branch)
             branch.sent += 1
             branch.asked_s[number] = now_s
             if branch.sent >= branch.granted:
@@ -354,6 +360,22 @@ class Stream:
                 self.sim.fail("S2", text)
         else:
             self.do(self.ledger.refused(number, attempt, now_s, error=False), now_s)
+
+    def _check_way(self, branch: RemoteBranch) -> None:
+        """Its server did not tell that it cannot pass the token on."""
+        wire, now_s = branch.wire, self.sim.now_s
+        text = f"{branch.row.name} is tried again, though nobody said that it is there"
+        self.sim.check("R2", branch.hopped_s <= max(wire.told_s, wire.up_s), text)
+        server, onward = wire.server, wire.server.onward
+        if onward is None or not wire.plain or server.paused:
+            return
+        name = branch.ways[0]
+        sound_s = max(
+            wire.looked_s, wire.up_s, server.resumed_s, self.endpoint.resumed_s
+        )
+        lost_s = now_s - max(onward.lost_s[name], sound_s)
+        text = f"{server.name} has lost {name} for {lost_s:.3f} s, and does not say so"
+        self.sim.check("R2", lost_s < TOLD_S, text)
 
     def _settle(self, settle: Settle, now_s: float) -> None:
         number, index, reason, value, fired_s, decided_s, attempts = settle

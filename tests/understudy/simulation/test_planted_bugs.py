@@ -4,18 +4,21 @@ A planted bug is a machine with one rule taken out. If the simulator does not ca
 within the seeds of the default suite, the simulator is blind there.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dataflow.redundancy import Redundancy
+from dataflow.turns import Batching, Turns
 from dataflow.wire.control import Beat, Bye, Control, Hello
 from dataflow.wire.header import Header, Nack
 from dataflow.wire.ledger import Action, Ledger, Settle, _Iteration
 from dataflow.wire.link import Link
 from dataflow.wire.link_states import Action as LinkAction
 from dataflow.wire.link_states import Event, State
+from dataflow.wire.relay import Passed, Relay
 from dataflow.wire.sessions import Accept, Session, Sessions
 from dataflow.wire.sessions import Action as SessionsAction
 from understudy.simulation.scenario import drawn
@@ -351,6 +354,96 @@ class TakesWhileLeaving(Sessions):
         return actions
 
 
+class KeepsWhatIsLost(Relay):
+    """What was passed on to a server that is lost gets NACK(hop)."""
+
+    def lost(self, peer: str) -> list[Passed]:
+        return []
+
+
+class KeepsLossesSecret(Relay):
+    """Beats list the ways that end behind a relay."""
+
+    def unreachable(self, links: Mapping[str, Link]) -> tuple[str, ...]:
+        return ()
+
+
+class NeverFindsAnother(Relay):
+    """Beats no longer list a way that can be taken again."""
+
+    def unreachable(self, links: Mapping[str, Link]) -> tuple[str, ...]:
+        self._told = tuple({*getattr(self, "_told", ()), *super().unreachable(links)})
+        return self._told
+
+
+class WaitsForAnswers(Relay):
+    """What nobody waits for any more is refused, and its credit comes back."""
+
+    def expired(self, now_s: float) -> list[tuple[str, Passed]]:
+        return []
+
+    def due_s(self) -> float:
+        return float("inf")
+
+
+class MixesUp(Relay):
+    """Tags: an answer goes back to whoever it belongs to."""
+
+    def returned(self, link: Link, answer: Header) -> Passed | None:
+        link.raise_limit(answer.stream, answer.limit)
+        for key in self._passed:
+            if key[0] == link.peer:
+                return self._passed.pop(key)
+        return None
+
+
+class PassesOnWithoutCredit(Relay):
+    """A relay keeps to the credit that the next server gave."""
+
+    def pass_on(self, link: Link, passed: Passed, **rest: Any) -> Header | Nack:
+        asked = self._next[passed.header.segment]
+        link.raise_limit(self._number(asked), 10**6)
+        return super().pass_on(link, passed, **rest)
+
+
+class IgnoresHop(Link):
+    """NACK(hop): the way is not tried again until a beat says that it is there."""
+
+    def way_lost(self, way: str) -> None:
+        pass
+
+
+class FiresAll(Turns[Any]):
+    """A batch is bounded."""
+
+    def add(self, job: Any, *, batching: Batching, **rest: Any) -> None:
+        batching = Batching(2 * batching.most, batching.wait_s)
+        super().add(job, batching=batching, **rest)
+
+
+class FirstComeFirstServed(Turns[Any]):
+    """Sessions take turns, whoever filled the queue first."""
+
+    def add(self, job: Any, *, session: Any, **rest: Any) -> None:
+        super().add(job, session="all of them", **rest)
+
+
+class WaitsToBeFull(Turns[Any]):
+    """A lone token does not wait for others for ever."""
+
+    def add(
+        self, job: Any, *, batching: Batching, latest_s: float, **rest: Any
+    ) -> None:
+        super().add(job, batching=Batching(batching.most, 1e9), **rest)
+
+
+class MixesSegments(Turns[Any]):
+    """Only tokens of one segment are fired as one."""
+
+    def add(self, job: Any, *, chain: Any, **rest: Any) -> None:
+        super().add(job, chain="any", **rest)
+
+
 class NacksSilently(Sessions):
     """A refused token is answered: NACK(segment), so that another branch starts."""
 
@@ -371,6 +464,14 @@ def _link(link: type[Link]) -> Machines:
 
 def _sessions(sessions: type[Sessions]) -> Machines:
     return Machines(sessions=sessions)
+
+
+def _relay(relay: type[Relay]) -> Machines:
+    return Machines(relay=relay)
+
+
+def _turns(turns: type[Turns[Any]]) -> Machines:
+    return Machines(turns=turns)
 
 
 PLANTED: list[tuple[Machines, str, str]] = [
@@ -409,6 +510,17 @@ PLANTED: list[tuple[Machines, str, str]] = [
     (_sessions(GrantsNothing), "L1", "freeze"),
     (_sessions(TakesWhileLeaving), "S8", "stop"),
     (_sessions(KeepsSilentAboutItself), "L1", "cut"),
+    (_relay(KeepsWhatIsLost), "R1", "crash"),
+    (_relay(KeepsLossesSecret), "R2", "crash"),
+    (_relay(NeverFindsAnother), "L1", "crash"),
+    (_relay(WaitsForAnswers), "L1", "mute"),
+    (_relay(MixesUp), "S1", "slow"),
+    (_relay(PassesOnWithoutCredit), "S2", "slow"),
+    (_link(IgnoresHop), "R2", "crash"),
+    (_turns(FiresAll), "T1", "slow"),
+    (_turns(MixesSegments), "T1", "slow"),
+    (_turns(FirstComeFirstServed), "T2", "slow"),
+    (_turns(WaitsToBeFull), "T3", "crash"),
     # These two rules stand in for one another: only without both is anything broken.
     (Machines(link=KeepsStarvedSession, sessions=LosesRefusedCredit), "L1", "nack"),
     (Machines(link=WaitsForWelcome, sessions=ForgetsThoseWhoWait), "L1", "crash"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataflow.redundancy import Redundancy
+from dataflow.turns import ALONE, Batching
 from understudy.promise import judge
 from understudy.simulation.faults import FAULTS
 from understudy.simulation.scenario import drawn
@@ -62,7 +63,8 @@ def test_same_seed_gives_the_same_outcomes_to_the_last_digit() -> None:
 
 def test_without_faults_every_frame_is_answered_in_full() -> None:
     for seed in range(20):
-        result = simulate(Setup(seed, drawn(seed, local=True), faults=()))
+        scenario = drawn(seed, local=True, chained=False)
+        result = simulate(Setup(seed, scenario, faults=()))
         # A stream may end within an iteration of several frames.
         assert _ways(result) - {("dropped", "end")} == {("full", "")}
 
@@ -142,7 +144,9 @@ def test_every_promise_is_kept_in_every_mode_of_redundancy(
 
 
 def _two_servers(redundancy: Redundancy, seed: int = 3) -> Simulation:
-    scenario = drawn(seed, endpoints=1, servers=2, local=False, redundancy=redundancy)
+    scenario = drawn(
+        seed, endpoints=1, servers=2, local=False, redundancy=redundancy, chained=False
+    )
     return Simulation(Setup(seed, scenario, frames=300, faults=()))
 
 
@@ -167,6 +171,26 @@ def test_who_is_asked_of_two_servers_without_faults(redundancy: Redundancy) -> N
             assert asked == 2
         case "hedge":
             assert 1 < asked <= 1.05 + redundancy.hedged_share
+
+
+def test_a_chain_of_three_servers_is_gone_through_or_around() -> None:
+    """Its relays tell what they have lost; without faults the longest way serves."""
+
+    def served(faults: tuple[str, ...]) -> Counter[str]:
+        scenario = drawn(3, endpoints=1, servers=3, local=True, chained=True)
+        return _served(simulate(Setup(3, scenario, frames=300, faults=faults)))
+
+    assert served(()).keys() == {"edge.0+edge.1+edge.2"}
+    assert served(("crash",)).keys() > {"edge.0+edge.1+edge.2", "edge.0+edge.2"}
+
+
+def test_tokens_of_several_endpoints_are_fired_as_one() -> None:
+    def events(batching: Batching) -> int:
+        scenario = drawn(3, endpoints=6, servers=1, chained=False, batching=batching)
+        return simulate(Setup(3, scenario, frames=100, faults=())).events
+
+    # An event less for each token that shares a firing.
+    assert events(Batching(4, 0.005)) < events(Batching(2, 0.0)) < events(ALONE)
 
 
 def test_spread_asks_less_of_a_server_that_is_slow() -> None:
