@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dataflow.wire import sessions
+from tests.support.chain_plan import chain_plan
 from understudy.cli import main
 from understudy.plans import compile_deployment
 from understudy.simulation.scenario import deployed
@@ -50,6 +51,14 @@ def test_table_tells_rows_reasons_and_gaps_and_status_is_0() -> None:
     for words in ("full", "edge.0", "edge.1", "exit2", "crash", "freeze", "gap p99"):
         assert words in result.output
     assert result.output.endswith("every frame answered once, in order: kept\n")
+
+
+def test_a_chain_of_servers_is_simulated_by_all_its_ways() -> None:
+    chain_plan(Path(), tiers="ab")
+    result = run("plan", "--seeds", "20", "--frames", "60", "--json")
+    assert result.exit_code == 0, result.output
+    rows = {row["row"] for row in json.loads(result.output)["answered"]}
+    assert rows >= {"a.0+b.0", "a.0+b.1", "a.1+b.1", "here"}
 
 
 def test_json_has_the_same_for_machines() -> None:
