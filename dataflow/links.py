@@ -53,6 +53,8 @@ from dataflow.wire.rate import LinkRate
 from dataflow.wire.transport import LINE_MARK, Transport
 
 ABOUT_CHARS_MAX = 4096
+ABOUT_S = 0.5
+"""How old it may be what servers are told of our streams, to be shown."""
 RENEW_S = 5.0
 """How long the next session waits for one that was replaced and does not come back."""
 LOOK_AGAIN_S = 0.02
@@ -112,6 +114,7 @@ class Links:
         self._device = device
         self._to_renew: deque[Link] = deque()
         self._renewed: Link | None = None
+        self._said, self._about_again_s = "", now_s
         self._renew_at_s = 0.0
         self.meters = {peer: LinkMeter() for peer in self.by_peer}
 
@@ -396,8 +399,12 @@ class Links:
 
     def _about(self) -> str:
         """Return what the servers are told of our streams, for `understudy status`."""
-        text = json.dumps([stream.describe() for stream in self._streams])
-        return text if len(text) <= ABOUT_CHARS_MAX else ""
+        now_s = clock_s()
+        if now_s >= self._about_again_s:  # it is in every beat on every link
+            self._about_again_s = now_s + ABOUT_S
+            text = json.dumps([stream.describe() for stream in self._streams])
+            self._said = text if len(text) <= ABOUT_CHARS_MAX else ""
+        return self._said
 
 
 _NEVER_S = float("inf")
