@@ -179,6 +179,7 @@ class Link(Credit):
 
     def sent(self, header: Header, now_s: float) -> None:
         """A token was handed to the data lane."""
+        self._pulse.used()
         key = header.stream, header.ordinal
         self._meter.sent(key, header.payload_bytes, now_s)
 

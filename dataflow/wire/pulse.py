@@ -1,16 +1,24 @@
 """The beats of a session, seen from the side that dials: is the peer's loop alive?
 
-We beat every 50 ms, and the peer answers each beat. So nothing comes from a peer that
-does not hear us, and its heartbeat is lost too: libzmq takes whatever comes for an
-answer to its ping. What counts is how long the oldest beat has gone unanswered. In a
-pause of our own no beat is sent, and none goes unanswered for it.
+We beat every 50 ms, and every 200 ms while nothing is asked of the peer, and the peer
+answers each beat. So nothing comes from a peer that does not hear us, and its heartbeat
+is lost too: libzmq takes whatever comes for an answer to its ping. What counts is how
+long the oldest beat has gone unanswered. In a pause of our own no beat is sent, and
+none goes unanswered for it.
 
 Sans-IO: time is an argument.
 """
 
 from dataflow.wire.control import Beat
 from dataflow.wire.peer_clock import PeerClock
-from dataflow.wire.timers import BEAT_S, SILENT_FACTOR, SILENT_MAX_S, SILENT_S
+from dataflow.wire.timers import (
+    BEAT_S,
+    IDLE_BEAT_S,
+    IDLE_BEATS,
+    SILENT_FACTOR,
+    SILENT_MAX_S,
+    SILENT_S,
+)
 
 
 class Pulse:
@@ -23,6 +31,9 @@ class Pulse:
 
     def __init__(self, now_s: float) -> None:
         self.due_s = now_s + BEAT_S
+        self._beat_s = now_s
+        self._unused = 0
+        """Beats since a token was sent."""
         self.clock = PeerClock()
         self._asked_s = float("inf")
         """When the oldest beat was sent that was not answered; inf: there is none."""
@@ -44,13 +55,21 @@ class Pulse:
             self._asked_s += late_s
             self.due_s = now_s
 
+    def used(self) -> None:
+        """A token is sent: its server must be known to live."""
+        if self._unused > IDLE_BEATS:
+            self.due_s = min(self.due_s, self._beat_s + BEAT_S)
+        self._unused = 0
+
     def skip(self, now_s: float) -> None:
         """There is nobody to beat for yet."""
         self.due_s = now_s + BEAT_S
 
     def beat(self, session: int, about: str, now_s: float) -> Beat:
         """Return a beat, which is sent now."""
-        self.due_s = now_s + BEAT_S
+        self._beat_s = now_s
+        self._unused += 1
+        self.due_s = now_s + (BEAT_S if self._unused <= IDLE_BEATS else IDLE_BEAT_S)
         self._asked_s = min(self._asked_s, now_s)
         clock_us, echo_us, held_us = self.clock.stamps(now_s)
         self._sent_us = clock_us

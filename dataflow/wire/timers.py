@@ -4,6 +4,11 @@ from typing import NamedTuple
 
 BEAT_S = 0.050
 """Between two beats of the side that dials; the other answers each at once."""
+IDLE_BEAT_S = 0.2
+"""The same on a link that no token was sent on for `IDLE_BEATS` beats: a standby that
+hangs costs nothing until it is asked, and then it is beaten at once. A server that dies
+or cannot be reached is noticed as before, by its connection or its heartbeat."""
+IDLE_BEATS = 20
 SILENT_S = 3 * BEAT_S
 """A beat unanswered for so long is evidence: longer than a pause of the interpreter."""
 SILENT_FACTOR = 2

@@ -13,6 +13,7 @@ from dataflow.wire.control import (
     StreamOffer,
     Welcome,
 )
+from dataflow.wire.header import Header, Kind
 from dataflow.wire.link import Link
 from dataflow.wire.link_states import (
     TRANSITIONS,
@@ -39,6 +40,7 @@ from dataflow.wire.timers import (
     DIAL_TIMEOUT_S,
     HANDSHAKES_FAILED,
     HEARTBEAT,
+    IDLE_BEAT_S,
     PROBES,
     REFUSED_AGAIN_S,
     SLOW_FIRING_MS,
@@ -608,6 +610,7 @@ def test_it_tells_now_and_then_how_the_clocks_differ() -> None:
     driven = Driven().up()
 
     def exchange() -> list[Action]:
+        driven.link.sent(Header(Kind.TOKEN, 1), driven.now_s)
         (sent,) = driven.tick(BEAT_S)
         assert isinstance(sent, Send)
         assert isinstance(sent.message, Beat)
@@ -622,6 +625,38 @@ def test_it_tells_now_and_then_how_the_clocks_differ() -> None:
     assert measured.offset.offset_s == pytest.approx(50, abs=measured.offset.error_s)
     again = [action for _ in range(1300) for action in exchange()]
     assert [type(action) for action in again] == [Measured]
+
+
+def test_link_that_is_not_used_is_beaten_less_often_until_it_is() -> None:
+    driven = Driven().up()
+
+    def beats(seconds: float) -> int:
+        count = 0
+        for _ in range(round(seconds / 0.01)):
+            sent = driven.tick(0.01)
+            count += len(sent)
+            if sent:
+                assert driven.beat() == []
+        return count
+
+    assert beats(1.0) == pytest.approx(1.0 / BEAT_S, abs=1)
+    assert beats(4.0) == pytest.approx(4.0 / IDLE_BEAT_S, abs=2)
+    driven.tick(BEAT_S)
+    driven.link.sent(Header(Kind.TOKEN, 1), driven.now_s)
+    assert driven.link.due_s() <= driven.now_s + BEAT_S
+    assert beats(0.5) == pytest.approx(0.5 / BEAT_S, abs=1)
+
+
+def test_standby_that_hangs_is_suspect_soon_after_it_is_asked() -> None:
+    driven = Driven().up()
+    for _ in range(200):
+        if driven.tick(BEAT_S / 2):
+            assert driven.beat() == []
+    driven.tick(BEAT_S)
+    driven.link.sent(Header(Kind.TOKEN, 1), driven.now_s)
+    since_s = driven.now_s
+    driven.silence()
+    assert driven.now_s - since_s < 0.2
 
 
 def test_goodbye_is_said_where_it_can_be_heard() -> None:
