@@ -18,6 +18,9 @@ import numpy as np
 ENDS = 0.02
 """Share of the first anchor; the last one's is as near to the other end. Errors are
 relative, and short heads and tails have the largest."""
+_ALIKE_BYTES = 200_000
+_NEAR = 2
+"""Measured cuts that count on either side of a predicted one, for its bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +109,15 @@ class Predictor:
 
 
 def _slope(sizes: Sequence[int], extra_ms: Sequence[float]) -> float:
-    """Return how a cut's cost grows per byte, by least squares; never below 0."""
-    if len(sizes) < 3 or len(set(sizes)) == 1:
+    """Return how a cut's cost grows per byte, by least squares; never below 0.
+
+    Where all sizes are much alike, what differs has other reasons: the slope is drawn
+    to 0, noticeably so when they differ by less than `_ALIKE_BYTES`.
+    """
+    if len(sizes) < 3:
         return 0.0
-    return max(0.0, float(np.polyfit(np.array(sizes, float), extra_ms, 1)[0]))
+    x = np.array(sizes, float) - np.mean(sizes)
+    return max(0.0, float(x @ np.array(extra_ms) / (x @ x + _ALIKE_BYTES**2)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,29 +146,32 @@ def left_out(whole_ms: float, measured: Sequence[Measured]) -> list[Error]:
 
 
 def bounds(
-    place: Place, predicted_ms: tuple[float, float], errors: Sequence[Error]
+    place: Place,
+    predicted_ms: tuple[float, float],
+    errors: Sequence[Error],
+    floor: float,
 ) -> tuple[float, float]:
     """Return bounds of the relative errors of a predicted head and tail.
 
-    Those of the measured cuts on both sides: the larger of them, either as a time or as
-    a part of one. A short tail beside a long one is not off by as much time, nor a long
-    one beside a short one by as large a part.
+    The largest error of the measured cuts around it, either as a time or as a part of
+    one: a short tail beside a long one is not off by as much time, nor a long one
+    beside a short one by as large a part.
 
     Args:
         place: Of the predicted cut.
         predicted_ms: Its head and tail.
         errors: At least one, as `left_out` gives them.
+        floor: Relative error of what is measured, which comes on top.
     """
     behind = bisect([error.of.place.share for error in errors], place.share)
-    near = errors[max(0, behind - 1) : behind + 1]
+    near = errors[max(0, behind - _NEAR) : behind + _NEAR]
     head_ms, tail_ms = predicted_ms
-    return (
-        min(
-            max(e.head_ms for e in near) / head_ms,
-            max(e.head_ms / e.of.head_ms for e in near),
-        ),
-        min(
-            max(e.tail_ms for e in near) / tail_ms,
-            max(e.tail_ms / e.of.tail_ms for e in near),
-        ),
+    head = min(
+        max(e.head_ms for e in near) / head_ms,
+        max(e.head_ms / e.of.head_ms for e in near),
     )
+    tail = min(
+        max(e.tail_ms for e in near) / tail_ms,
+        max(e.tail_ms / e.of.tail_ms for e in near),
+    )
+    return head + floor, tail + floor

@@ -218,7 +218,8 @@ def _rows(
     predictor = Predictor(times.whole_ms, known)
     errors = left_out(times.whole_ms, known)
     weights = weight_bytes(model)
-    still = _repeated(times.whole_s)
+    repeated = [_repeated(part_s) for both in times.cuts_s.values() for part_s in both]
+    floor = float(np.median(repeated)) if repeated else 0.0
     rows = []
     for cut, place, wire in zip(found, places, wires, strict=True):
         source: Source = "interpolated" if known else "profile"
@@ -231,8 +232,7 @@ def _rows(
         else:
             head_ms, tail_ms = predictor(place)
             if errors:
-                head_error, tail_error = bounds(place, (head_ms, tail_ms), errors)
-                error = max(head_error, still), max(tail_error, still)
+                error = bounds(place, (head_ms, tail_ms), errors, floor)
         head_mb, tail_mb = (
             round(footprint_bytes(model, nodes, weights) / 1e6, 3)
             for nodes in sides(model, cut.tensors)

@@ -2,7 +2,7 @@
 
     python -m tests.bench.prediction [MODEL ...] [--json FILE]
 
-Up to 20 useful cuts of each model, spread over it, and those that may be best are
+Up to 16 useful cuts of each model, spread over it, and those that may be best are
 measured, in turn. Then those that `understudy profile` measures by default predict the
 others, and these, held out, are compared with what was measured of them. *Floor*: how
 far the least times of every other round are from those of the rest, for the held-out
@@ -38,7 +38,7 @@ from understudy.profile_file import CutTime, Profile
 from understudy.profiling import ANCHORS, Wanted, profile
 
 BUDGET_PERCENT = 5.0
-TRUTH_CUTS, ROUNDS = 20, 16
+TRUTH_CUTS, ROUNDS = 16, 12
 
 
 @dataclass(slots=True)
@@ -132,6 +132,8 @@ def errors_of(path: Path, truth: Profile) -> Errors:
     anchors |= {*smaller_than_before(places)}
     known = [cuts[i] for i in sorted(anchors)]
     predictor, left = Predictor(whole_ms, known), left_out(whole_ms, known)
+    repeated = [e for row in rows for e in (row.head_error or 0, row.tail_error or 0)]
+    floor = statistics.median(repeated)
     found = Errors(len(known), [], [], 0, 0.0)
     floors = []
     for index, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
@@ -139,7 +141,7 @@ def errors_of(path: Path, truth: Profile) -> Errors:
             continue
         predicted = predictor(cut.place)
         off = predicted[0] / cut.head_ms - 1, predicted[1] / cut.tail_ms - 1
-        allowed = bounds(cut.place, predicted, left)
+        allowed = bounds(cut.place, predicted, left, floor)
         found.bounded += sum(abs(o) <= a for o, a in zip(off, allowed, strict=True))
         found.heads.append(100 * abs(off[0]))
         found.tails.append(100 * abs(off[1]))

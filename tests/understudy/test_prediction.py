@@ -31,11 +31,17 @@ def test_measured_cut_is_predicted_as_it_was_measured():
 
 
 def test_cost_of_what_crosses_is_learned_from_the_measured_cuts():
-    known = [_measured(s, size, size * 1e-3) for s, size in ((0.1, 900), (0.5, 100),
-                                                            (0.9, 10))]  # fmt: skip
-    truth = _measured(0.3, 2000, 2.0)
+    sizes = {0.1: 9_000_000, 0.5: 1_000_000, 0.9: 100_000}
+    known = [_measured(share, size, size * 1e-7) for share, size in sizes.items()]
+    truth = _measured(0.3, 20_000_000, 2.0)
     predicted = Predictor(WHOLE_MS, known)(truth.place)
-    assert predicted == pytest.approx((truth.head_ms, truth.tail_ms))
+    assert predicted == pytest.approx((truth.head_ms, truth.tail_ms), rel=0.01)
+
+
+def test_sizes_that_are_alike_do_not_explain_what_cuts_cost():
+    known = [_measured(0.1, 9_000, 1.0), _measured(0.5, 8_000), _measured(0.9, 7_000)]
+    head_ms, _ = Predictor(WHOLE_MS, known)(Place(0.5, 8_000_000))
+    assert head_ms == pytest.approx(5.0, abs=0.2)
 
 
 def test_smaller_cuts_that_cost_more_are_no_reward_for_bytes():
@@ -85,5 +91,6 @@ def test_bound_is_of_the_neighbours_and_never_more_than_their_time():
     known = [_measured(0.1, 1), Measured(Place(0.5, 1), 6.0, 5.0), _measured(0.9, 1)]
     errors = left_out(WHOLE_MS, known)
     worst_ms = max(e.head_ms for e in errors)
-    head, _ = bounds(Place(0.7, 1), (8.0, 3.0), errors)
+    head, _ = bounds(Place(0.7, 1), (8.0, 3.0), errors, 0.0)
     assert 0 < head <= worst_ms / 8.0
+    assert bounds(Place(0.7, 1), (8.0, 3.0), errors, 0.1)[0] == head + 0.1
