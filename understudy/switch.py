@@ -58,7 +58,7 @@ def switch(run_folder: Path, deployment: Path, say: Say) -> None:
             check_follows([old], [new], name)
         news = Tail(run_folder)
         list(news.news())
-        _put(new, folder)
+        put(new, folder)
     try:
         _wait(news, new, endpoints, say)
     except BaseException:
@@ -122,14 +122,14 @@ def _of_plans(news: Tail) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield name if name == LAUNCHER else name.rpartition("-")[0], record
 
 
-def _put(plan: Plan, folder: Path) -> None:
+def put(plan: Plan, folder: Path) -> None:
     """Put a plan in the place of another one, whose segments stay.
 
     Raises:
         MisuseError: There is no room, or no right to write.
     """
     try:
-        (folder / SEGMENTS).mkdir(exist_ok=True)
+        (folder / SEGMENTS).mkdir(parents=True, exist_ok=True)
         for path in sorted((plan.folder / SEGMENTS).glob("*.onnx")):
             if not (folder / SEGMENTS / path.name).exists():
                 partial = folder / SEGMENTS / f"{path.name}.partial-switch"
