@@ -14,6 +14,10 @@ Faults are those of `understudy chaos`: kill, stop (SIGSTOP), hang (an actor hol
 interpreter), abort, drain; and of the link, which then leads through a proxy: cut,
 down, silence, silence-forth, silence-back. `--resident-mb` makes the server hold so
 much memory, which a kernel frees before it closes the sockets of a killed process.
+
+far-kill is another scene: cam -> a -> b, two servers in each tier, 2 ms a token each,
+and the second one of the way is killed. The first one notices, refuses what it passed
+on (NACK hop), and the endpoint starts the way over the other two.
 """
 
 import argparse
@@ -25,7 +29,10 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
+from dataflow.plan import Plan
+from tests.support.chain_plan import chain_plan
 from tests.support.run import Played, played
 from tests.support.toy_plan import toy_plan
 from understudy.chaos_faults import Stage, breakable_links, write_stranger
@@ -35,6 +42,7 @@ from understudy.figures import FaultFigures, figures
 from understudy.launch import free_ports
 from understudy.machine import machine_facts
 from understudy.promise import judge
+from understudy.records import Run
 from understudy.run_folder import read_run
 from understudy.sabotage import Orders
 
@@ -46,7 +54,7 @@ STALL_S = 0.025
 STROKES_PER_LOOK = 10
 FAULTS = (
     "kill", "stop", "hang", "abort", "drain",
-    "cut", "down", "silence", "silence-forth", "silence-back",
+    "cut", "down", "silence", "silence-forth", "silence-back", "far-kill",
 )  # fmt: skip
 BUDGETS_MS: dict[str, tuple[float | None, float]] = {
     "kill": (3.0, 15.0),
@@ -61,6 +69,27 @@ BUDGETS_MS: dict[str, tuple[float | None, float]] = {
 """Of the gap: p50, p99."""
 LARGE_MS = (None, 100.0)
 """Where a killed server held a lot of memory."""
+
+
+class Scene(NamedTuple):
+    """Who is struck, who notices, and whose answers are watched."""
+
+    kind: str
+    """Of `understudy chaos`."""
+    target: str = "edge.0"
+    observer: str = "cam.0"
+    stream: str = "cam.0"
+    row: str = "edge.0"
+    far: bool = False
+    """The endpoint has no link to the one that is struck."""
+
+
+FAR = Scene("kill", "b.0", "a.0", "cam", "a.0+b.0", far=True)
+FAR_SERVICE_S = 0.002
+
+
+def scene_of(fault: str) -> Scene:
+    return FAR if fault == "far-kill" else Scene(fault)
 
 
 class StallWatch(threading.Thread):
@@ -82,35 +111,49 @@ class StallWatch(threading.Thread):
         return not any(t_s - 0.2 < stall < t_s + AFTER_S for stall in self.stalls_s)
 
 
-def caught(fault: FaultFigures) -> bool:
-    """Tell whether the stroke found a frame in flight."""
-    return any(detection.frames for detection in fault.detections)
+def hit(run: Run, scene: Scene) -> list[FaultFigures]:
+    """Return the strokes that found a frame in flight."""
+    found = figures(run)
+    return [
+        fault
+        for fault in found.faults
+        if (fault.kind, fault.target) == (scene.kind, scene.target)
+        and _caught(run, fault, found.origin_s if scene.far else None)
+    ]
 
 
-def hit(folder: Path, kind: str) -> list[FaultFigures]:
-    """Return the strokes so far that found a frame in flight."""
-    faults = figures(read_run(folder)).faults
-    return [fault for fault in faults if fault.kind == kind and caught(fault)]
+def _caught(run: Run, fault: FaultFigures, origin_s: float | None) -> bool:
+    if origin_s is None:
+        return any(detection.frames for detection in fault.detections)
+    # Who noticed has no frames of its own: look who was asked again.
+    t_s = origin_s + fault.t_s
+    return any(
+        r.fired_s <= t_s < r.settled_s and r.attempts > 1
+        for record in run.streams
+        for r in record.results
+    )
 
 
-def strike(run: Played, stage: Stage, kind: str) -> None:
+def strike(run: Played, stage: Stage, scene: Scene) -> None:
     """Strike the serving server, wait the window of the gap, and bring it back."""
     run.forget()
-    dialler = "cam.0" if KINDS[kind].strikes == "link" else ""
-    stroke = Strike(0.0, kind, "edge.0", dialler, AFTER_S, None, alone=True)
+    kind, target, observer = scene.kind, scene.target, scene.observer
+    dialler = observer if KINDS[kind].strikes == "link" else ""
+    stroke = Strike(0.0, kind, target, dialler, AFTER_S, None, alone=True)
     stage.strike(stroke)
-    run.wait_event("cam.0", "link.suspect", peer="edge.0")
+    run.wait_event(observer, "link.suspect", peer=target)
     time.sleep(AFTER_S)  # the gap is taken over what was fired in this time
     if kind == "abort":
-        run.wait_exit("edge.0")
+        run.wait_exit(target)
     stage.mend(stroke)
-    run.wait_event("cam.0", "link.back", peer="edge.0")
-    run.wait_rows("cam.0", "edge.0", 20)
+    run.wait_event(observer, "link.back", peer=target)
+    run.wait_rows(scene.stream, scene.row, 20)
 
 
-def strike_often(folder: Path, kind: str, count: int, resident_mb: int) -> int:
-    """Strike until `count` strokes found a frame in flight; return how many it took."""
-    plan = toy_plan(
+def plan_of(folder: Path, scene: Scene, resident_mb: int) -> Plan:
+    if scene.far:
+        return chain_plan(folder, tiers="ab", rate_hz=RATE_HZ, take_s=FAR_SERVICE_S)
+    return toy_plan(
         folder / "plan",
         port=free_ports(2),
         size=TOKEN_FLOATS,
@@ -118,21 +161,28 @@ def strike_often(folder: Path, kind: str, count: int, resident_mb: int) -> int:
         source={"rate_hz": RATE_HZ},
         tail={"take_s": SERVICE_S, "resident_mb": resident_mb},
     )
+
+
+def strike_often(folder: Path, scene: Scene, count: int, resident_mb: int) -> int:
+    """Strike until `count` strokes found a frame in flight; return how many it took."""
+    plan = plan_of(folder, scene, resident_mb)
     struck = 0
     with ExitStack() as stack:
         links, folders = stack.enter_context(breakable_links(plan, folder))
-        orders = {"edge.0": Orders(folder, "edge.0", make=True)}
+        orders = {scene.target: Orders(folder, scene.target, make=True)}
         options = {"environment": {CHAOS: str(folder)}, "start": []}
         run = stack.enter_context(played(plan, folder, **options))
-        if KINDS[kind].strikes == "link":  # else the figures are those without a proxy
+        if (
+            KINDS[scene.kind].strikes == "link"
+        ):  # else the figures are those without a proxy
             run.launcher.folders.update(folders)
         for name in plan.devices:
             run.launcher.start(name)
         stage = Stage(run.launcher, links, orders, write_stranger(plan, folder))
-        run.wait_rows("cam.0", "edge.0", 250)
-        while len(hit(folder, kind)) < count:
+        run.wait_rows(scene.stream, scene.row, 250)
+        while len(hit(read_run(folder), scene)) < count:
             for _ in range(STROKES_PER_LOOK):
-                strike(run, stage, kind)
+                strike(run, stage, scene)
             struck += STROKES_PER_LOOK
     return struck
 
@@ -147,19 +197,20 @@ def main() -> None:
     budget = BUDGETS_MS.get(chosen.fault)
     if chosen.resident_mb and chosen.fault == "kill":
         budget = LARGE_MS
+    scene = scene_of(chosen.fault)
     watch = StallWatch()
     watch.start()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        struck = strike_often(folder, chosen.fault, chosen.count, chosen.resident_mb)
+        struck = strike_often(folder, scene, chosen.count, chosen.resident_mb)
         record = read_run(folder)
         verdict, found = judge(record), figures(record)
-    strokes = [f for f in found.faults if f.kind == chosen.fault and caught(f)]
+    strokes = hit(record, scene)
     print(
         f"{chosen.fault}: {struck} strokes, {len(strokes)} with frames in flight; "
-        f"{RATE_HZ} frames/s, {SERVICE_S * 1e3:g} ms a token, {TOKEN_FLOATS * 4} B "
-        f"tokens, heartbeat 20/60, beat 50 ms, servers of 30 MB + "
-        f"{chosen.resident_mb} MB resident"
+        f"{RATE_HZ} frames/s, {_served_ms(scene):g} ms a token, "
+        f"{16 if scene.far else TOKEN_FLOATS * 4} B tokens, heartbeat 20/60, beat "
+        f"50 ms, servers of 30 MB + {chosen.resident_mb} MB resident"
     )
     table(strokes, budget)
     calm = [f for f in strokes if watch.spared(found.origin_s + f.t_s)]
@@ -178,6 +229,10 @@ def main() -> None:
         data |= {"machine": machine_facts(), "ms": rows(strokes), "calm": rows(calm)}
         chosen.json.write_text(json.dumps(data, indent=1) + "\n")
     sys.exit(0 if verdict.kept else 1)
+
+
+def _served_ms(scene: Scene) -> float:
+    return 2 * FAR_SERVICE_S * 1e3 if scene.far else SERVICE_S * 1e3
 
 
 _COUNTED = ("dropped", "degraded")
