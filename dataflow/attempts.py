@@ -148,6 +148,7 @@ class Attempts:
         # An answer too late to count still tells how long the server takes.
         if asked_s is not None:
             branch.service.add(now_s - asked_s, now_s)
+            branch.easing.answered()
         if branch.chosen is not None:
             branch.chosen.answered(header, now_s)
         try:
@@ -189,10 +190,17 @@ class Attempts:
         branch = self._branches[overdue.branch]
         assert isinstance(branch, RemoteBranch), "only links are overdue"
         limit_s = branch.link.slow_ms / 1e3
+        answers = overdue.crowded and branch.service.fresh(now_s, limit_s)
+        if answers:
+            branch.easing.crowded(len(branch.asked_s), overdue.waited_s, now_s)
         if not overdue.crowded:
             limit_s = max(limit_s, SLOW_FACTOR * branch.p99_s(now_s))
+        if answers:  # it has too much to do, and is not lost
+            if overdue.full:
+                doubted = self._ledger.doubted(overdue.iteration, overdue.branch, now_s)
+                self._do(doubted, now_s)
         # A little less, since a deadline of exactly that long is evidence too.
-        if overdue.waited_s > limit_s * 0.9:
+        elif overdue.waited_s > limit_s * 0.9:
             self._outbox.overdue(
                 branch.link,
                 f"frame {overdue.iteration} unanswered for "

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dataflow.behaviour import Behaviour
+from dataflow.easing import Easing
 from dataflow.engine import Chain
 from dataflow.errors import PeerError
 from dataflow.executor import Executor, time_chain
@@ -82,10 +83,12 @@ class RemoteBranch:
         *,
         stream: str,
         grade: int,
+        window: int,
         encode_s: float = 0.0,
     ) -> None:
         self.part = part
         self.grade = grade
+        self.easing = Easing(window)
         self.chain = chain
         """What runs here before the token is sent: an encoder."""
         self.encode_s = encode_s
@@ -108,7 +111,11 @@ class RemoteBranch:
 
     @property
     def ready(self) -> bool:
-        return self.link.takes(self.number) and self.reachable
+        return (
+            self.link.takes(self.number)
+            and len(self.asked_s) < self.easing.room
+            and self.reachable
+        )
 
     @property
     def reachable(self) -> bool:
@@ -155,6 +162,7 @@ class RemoteBranch:
     def forget(self) -> None:
         """The peer is there (again): what it did before says nothing of now."""
         self.service.forget()
+        self.easing.forget()
         self.asked_s.clear()
         if self.chosen is not None:
             self.chosen.forget()
@@ -186,6 +194,7 @@ def make_branches(
             link,
             stream=part.region.stream,
             grade=grade,
+            window=part.region.window,
             encode_s=best_s,
         )
         if remote.compression is not None:

@@ -46,6 +46,8 @@ _new = tuple.__new__
 OUTSIDE = -1
 """As a branch: the answer was there before the fork, no branch played."""
 
+CROWDED_SHARE = 0.75
+"""Of the window: with so much of it taken it is about to fill up."""
 LOCAL_MARGIN_S = 0.004
 """Added to the p99 of the last local branch, so that a late timer costs no deadline."""
 
@@ -83,7 +85,9 @@ class Overdue(NamedTuple):
     branch: int
     waited_s: float
     crowded: bool = False
-    """Its deadline did not pass, but frames are dropped for it: the window is full."""
+    """Its deadline did not pass, but the window is filling up behind it."""
+    full: bool = False
+    """The next frame would be dropped for it."""
 
 
 Action = Start | Settle | Overdue
@@ -207,7 +211,8 @@ class Ledger:
             self._drop(iteration, "rate", now_s)
             return number, False, self._settle()
         self._sampling.met(under_way, self._window)
-        relief = self._relieve(now_s) if under_way + 1 >= self._window else []
+        crowded = under_way + 1 >= CROWDED_SHARE * self._window
+        relief = self._relieve(now_s) if crowded else []
         if under_way < self._window:  # number < settled + window
             return number, True, relief
         self._drop(iteration, "window", now_s)
@@ -295,6 +300,15 @@ class Ledger:
             if hit and iteration.verdict is None:
                 actions += self._advance(iteration, now_s)
         return actions + self._settle()
+
+    def doubted(self, number: int, branch: int, now_s: float) -> list[Action]:
+        """A branch takes too long over one iteration: start the next one for it."""
+        iteration = self._find(number)
+        if iteration is None or iteration.verdict is not None:
+            return []
+        for attempt in iteration.attempts:
+            attempt.suspect |= attempt.branch == branch
+        return self._advance(iteration, now_s) + self._settle()
 
     def tick(self, now_s: float) -> list[Action]:
         """Time passed: deadlines, the last local start, branches that became ready."""
@@ -421,8 +435,9 @@ class Ledger:
         )
         if not another.branches:
             return []
+        full = len(self._open) >= self._window
         return [
-            Overdue(oldest.number, a.branch, now_s - a.started_s, crowded=True)
+            Overdue(oldest.number, a.branch, now_s - a.started_s, True, full)
             for a in oldest.attempts
             if a.open and not a.suspect and not self._branches[a.branch].local
         ]

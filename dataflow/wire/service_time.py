@@ -28,6 +28,10 @@ class ServiceTime:
         insort(sorted_s, took_s)
         self._latest_s = now_s
 
+    def fresh(self, now_s: float, age_s: float) -> bool:
+        """Tell whether an answer came in the last `age_s`."""
+        return now_s - self._latest_s <= age_s
+
     def forget(self) -> None:
         self._samples_s.clear()
         self._sorted_s.clear()

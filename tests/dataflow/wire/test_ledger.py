@@ -108,13 +108,33 @@ def test_full_window_doubts_what_its_oldest_frame_waits_for() -> None:
     ledger = _ledger(Branch(), Branch(), window=2)
     _forked(ledger)
     (overdue,) = ledger.fire(0.3)[2]
-    assert overdue == Overdue(0, 0, 0.3, crowded=True)
+    assert overdue == Overdue(0, 0, 0.3, crowded=True, full=True)
     ledger.forked(1, 0.3)
     assert _told(ledger.fire(0.4)[2]) == [("overdue", 0, 0)]
     assert _told(ledger.lost([0], 0.4, final=False)) == [
         ("start", 0, 1, 1),
         ("start", 1, 1, 1),
     ]
+
+
+def test_doubt_about_one_iteration_leaves_the_others_where_they_are() -> None:
+    ledger = _ledger(Branch(), Branch(), window=3)
+    _forked(ledger)
+    _forked(ledger)
+    assert _told(ledger.doubted(0, 0, 0.2)) == [("start", 0, 1, 1)]
+    assert ledger.doubted(0, 0, 0.3) == [], "it is asked once"
+    assert ledger.outstanding([1]) == [0]
+    assert _told(ledger.answer(0, 0, "late", 0.4)) == [("by", 0, 0)]
+
+
+def test_ledger_that_follows_another_holds_its_outcomes_until_that_is_settled() -> None:
+    ledger = _ledger(Branch(), window=2)
+    ledger.follow(7)
+    assert _told(_forked(ledger)) == [("start", 7, 0, 0)]
+    assert ledger.answer(7, 0, "a", 0.1) == []
+    assert ledger.fire(0.1)[:2] == (8, True)
+    assert ledger.fire(0.2)[1] is False, "the window counts from what is settled"
+    assert _told(ledger.release()) == [("by", 7, 0)]
 
 
 def test_full_window_doubts_nobody_while_no_other_branch_is_ready() -> None:
