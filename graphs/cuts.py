@@ -178,15 +178,28 @@ def _notes(
     elif any(name in raw for name in names):
         yield "the input, rearranged"
     for name in names:
-        try:
-            model.tensor(name)
-        except UnderstudyError:
-            yield "variable size"
+        if said := _unsized(model, name):
+            yield said
             return
     if len(data) < len(names):
         yield "includes sizes"
     if any(name not in ends and name not in model.inputs for name in data):
         yield "inside a layer group"
+
+
+def _unsized(model: Model, name: str) -> str | None:
+    """Return why a tensor has no size, if it has none."""
+    try:
+        model.tensor(name)
+    except UnderstudyError:
+        if name in model.varying:
+            return "variable size"
+        if model.open_sizes:
+            return "open size"
+        return (
+            "no known size" if model.shape(name) is None else "no element type of ours"
+        )
+    return None
 
 
 def _ends(model: Model) -> frozenset[str]:

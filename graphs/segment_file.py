@@ -6,7 +6,7 @@ import onnx
 from onnx import helper
 
 from dataflow.errors import UnderstudyError
-from graphs.external import Carry, nested
+from graphs.external import Carry, is_external, nested
 from graphs.inference import IR_VERSION_MIN
 from graphs.onnx_model import Model
 
@@ -58,8 +58,11 @@ def segment_file(
         graph.node.append(helper.make_node("Identity", [name], [copy_name(name)]))
     _copy_weights(model, graph, read, carry)
     if model.weights_in_nodes:
-        for tensor in nested(proto):
+        for tensor in filter(is_external, nested(proto)):
+            # Without a name: two branches may each have their own weight called 'w'.
+            name, tensor.name = tensor.name, ""
             tensor.CopyFrom(carry(tensor))
+            tensor.name = name
     graph.input.extend(model.written(name) for name in inputs)
     for name in made:
         info = model.written(name)

@@ -21,6 +21,8 @@ _WHY_NOT = {
     "the input, rearranged": "the input itself is no larger",
     "the raw input crosses too": "the input itself is smaller",
     "variable size": "no buffer can be made for it",
+    "open size": "fix it with --dim",
+    "no known size": "nothing tells its shape",
 }
 
 

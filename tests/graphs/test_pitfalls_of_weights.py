@@ -41,6 +41,14 @@ def apart(path: Path, proto: onnx.ModelProto, location: str = "weights.data") ->
     return path
 
 
+def put(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Say that the data of a tensor lies elsewhere."""
+    tensor.data_location = TensorProto.EXTERNAL
+    places = {"location": location, "offset": offset, "length": length}
+    for key, value in places.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
 def wide() -> onnx.ModelProto:
     return model_of(
         [node("MatMul", ["x", "w"], ["a"]), node("Relu", ["a"], ["b"]),
@@ -105,6 +113,49 @@ def test_place_of_weights_that_leads_astray_is_refused(
     assert said in str(caught.value)
 
 
+def test_weights_of_branches_with_the_same_name_are_not_mixed_up(
+    tmp_path: Path,
+) -> None:
+    def branch(name: str, weight: np.ndarray) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64])
+        held = [numpy_helper.from_array(weight, "w")]
+        product = node("MatMul", ["b", "w"], [name])
+        return helper.make_graph([product], name, [], [out], held)
+
+    chosen = node(
+        "If",
+        ["yes"],
+        ["c"],
+        then_branch=branch("then", BLOCK),
+        else_branch=branch("else", BLOCK.T.copy()),
+    )
+    proto = model_of(
+        [
+            node("Relu", ["x"], ["a"]),
+            node("Neg", ["a"], ["b"]),
+            node("ReduceSum", ["b"], ["sum"], keepdims=0),
+            node("Less", ["sum", "zero"], ["yes"]),
+            chosen,
+            node("Relu", ["c"], ["y"]),
+        ],
+        {"x": [1, 64]},
+        weights={"zero": np.array(0, np.float32)},
+    )
+    path = apart(tmp_path / "net.onnx", proto)
+    loaded = onnx.load(path, load_external_data=False)
+    branches = loaded.graph.node[4].attribute
+    for which, weight in enumerate(branch.g.initializer[0] for branch in branches):
+        offset, data = which * BLOCK.nbytes, (BLOCK, BLOCK.T)[which].tobytes()
+        with (tmp_path / "branches").open("r+b" if which else "wb") as file:
+            file.seek(offset)
+            file.write(data)
+        weight.ClearField("raw_data")
+        del weight.external_data[:]
+        put(weight, "branches", offset, BLOCK.nbytes)
+    path.write_bytes(loaded.SerializeToString())
+    assert cut_everywhere(path) == ["a", "b", "c"]
+
+
 @pytest.mark.slow
 def test_model_of_more_than_2_gb_is_cut_and_its_parts_run(tmp_path: Path) -> None:
     """Its weights are a hole in a file: zeros that take no room on the disk."""
@@ -119,10 +170,7 @@ def test_model_of_more_than_2_gb_is_cut_and_its_parts_run(tmp_path: Path) -> Non
     for index, name in enumerate(names):
         tensor = proto.graph.initializer.add(name=name, data_type=TensorProto.FLOAT)
         tensor.dims.extend([wide_by, wide_by])
-        tensor.data_location = TensorProto.EXTERNAL
-        places = {"location": "zeros", "offset": index * size, "length": size}
-        for key, value in places.items():
-            tensor.external_data.add(key=key, value=str(value))
+        put(tensor, "zeros", index * size, size)
     with (tmp_path / "zeros").open("wb") as file:
         file.truncate(len(names) * size)
     path = tmp_path / "net.onnx"
