@@ -65,8 +65,11 @@ def cuts(model: Model, width: int = WIDTH) -> tuple[Cut, ...]:
         (name,): flow.total - behind for name, behind in flow.single()
     }
     alone = [(nodes, flow.bytes(names)) for names, nodes in found.items()]
+    whole = (0, flow.bytes(model.inputs))
     for names, nodes in several(model, width).items():
-        if not _dominated(nodes, flow.bytes(names), alone) and (
+        # Who lets an input cross could as well let the others.
+        others = alone if set(names).isdisjoint(model.inputs) else [whole, *alone]
+        if not _dominated(nodes, flow.bytes(names), others) and (
             len(model.outputs) == 1 or _separates(model, names)
         ):
             found[names] = nodes

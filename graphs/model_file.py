@@ -10,6 +10,7 @@ import onnx
 from dataflow.errors import MisuseError, UnderstudyError
 from graphs import external
 from graphs.inference import dims_of, inferred
+from graphs.nodes import reads
 from graphs.sizes import settle
 
 _FILE_BYTES_MAX = 2**31 - 1
@@ -43,6 +44,7 @@ def read_proto(
             f"model {path}: has no nodes or no outputs; export the network as ONNX"
         )
     _check_portable(proto, path)
+    _check_order(proto.graph, path)
     _clear_repeated_names(proto.graph)
     digest = hashlib.sha256(raw)
     try:
@@ -71,6 +73,25 @@ def _check_portable(proto: onnx.ModelProto, path: Path) -> None:
                 f"({node.op_type} of {_BOUND_DOMAIN}); give the model as it was "
                 "exported"
             )
+
+
+def _check_order(graph: onnx.GraphProto, path: Path) -> None:
+    """Check that each tensor is made once, and before it is read."""
+    made = {name for node in graph.node for name in node.output if name}
+    done: set[str] = set()
+    for node in graph.node:
+        late = next((n for n in reads(node) if n in made and n not in done), None)
+        again = next((n for n in node.output if n in done), None)
+        if late or again:
+            wrong = (
+                f"'{late}' is read before it is made"
+                if late
+                else f"'{again}' is made twice"
+            )
+            raise UnderstudyError(
+                f"model {path}: tensor {wrong}; that is not valid ONNX, export it again"
+            )
+        done.update(name for name in node.output if name)
 
 
 def _clear_repeated_names(graph: onnx.GraphProto) -> None:

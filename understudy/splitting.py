@@ -86,18 +86,19 @@ class Listing:
     def text(self, *, every: bool) -> str:
         """Return a table of the useful cuts, or of `every` one."""
         shown = [cut for cut in self.cuts if every or cut.useful]
-        lines = [self._heading(), ""]
+        lines = [self._heading()]
+        if self.given is None:
+            sizes = ", ".join(self.model.open_sizes)
+            lines.append(f"open sizes of inputs: {sizes}; fix them with --dim")
         if not shown:
-            return "\n".join([*lines[:1], self._none()]) + "\n"
+            return "\n".join([*lines, self._none()]) + "\n"
+        lines.append("")
         rows = [_HEAD, *(self._row(cut) for cut in shown)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-2]
         for *numbers, tensors, notes in rows:
             cells = [f"{n:>{w}}" for n, w in zip(numbers, widths, strict=True)]
             cells[1] = f"{numbers[1]:{widths[1]}}"
             lines.append("  ".join([*cells, tensors, notes]).rstrip())
-        if self.given is None:
-            open_ = ", ".join(self.model.open_sizes)
-            lines += ["", f"open sizes of inputs: {open_}; fix them with --dim"]
         hidden = len(self.cuts) - len(shown)
         if hidden:
             lines += ["", f"{hidden} more that no search would choose: --all"]
@@ -114,7 +115,7 @@ class Listing:
 
     def _none(self) -> str:
         if self.cuts:
-            return "no useful cut: do not split it, or see why with --all"
+            return "no cut that a search would choose: see why with --all"
         return "no cut: nothing separates its inputs from its outputs"
 
     def _row(self, cut: Cut) -> tuple[str, ...]:

@@ -259,3 +259,24 @@ def test_model_that_a_runtime_has_optimised_is_bound_to_a_processor_and_refused(
     assert "nchwc" in (tmp_path / "optimised.onnx").read_bytes().decode("latin1")
     with pytest.raises(UnderstudyError, match="give the model as it was exported"):
         Model.read(tmp_path / "optimised.onnx")
+
+
+# Order
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (["b", "a", "y"], "tensor 'a' is read before it is made"),
+        (["a", "a", "y"], "tensor 'a' is made twice"),
+    ],
+)
+def test_nodes_in_an_order_that_is_none_are_refused(
+    written: Written, made: list[str], said: str
+) -> None:
+    read = {"a": "x", "b": "a", "y": "a"}
+    proto = model_of([node("Relu", ["x"], ["y"])], {"x": [1, N]})
+    del proto.graph.node[:]
+    proto.graph.node.extend(node("Neg", [read[name]], [name]) for name in made)
+    with pytest.raises(UnderstudyError, match=said):
+        Model.read(written(proto))

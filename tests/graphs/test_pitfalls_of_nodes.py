@@ -187,7 +187,7 @@ def test_random_numbers_of_an_early_output_are_not_drawn_again(
         noise([node("Relu", ["x"], ["a"]), node("Add", ["x", "r"], ["early"]),
                node("Add", ["a", "r"], ["y"])], ["early", "y"])
     )  # fmt: skip
-    assert [cut.tensors for cut in cuts(Model.read(path))] == [("x", "a")]
+    assert cuts(Model.read(path)) == ()
     with pytest.raises(UnderstudyError, match="both sides would draw the random"):
         split(Model.read(path), ["a"], ["early", "y"])
 

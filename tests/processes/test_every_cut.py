@@ -4,6 +4,7 @@ Light models of the onnx package have their weights drawn anew. Others are taken
 the folder ``models`` of the folder that UNDERSTUDY_DATA names, if there is one.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -153,7 +154,9 @@ def deploy(path: Path, tensor: str, folder: Path) -> float | None:
     found, verdict = outcome(folder / "run")
     assert verdict.kept, verdict.violations
     assert [r.status for r in results(found, "cam")] == ["full"] * FRAMES
-    return full_error(plan, found)
+    error = full_error(plan, found)
+    shutil.rmtree(folder / "plan")  # a copy of all weights
+    return error
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -166,3 +166,15 @@ def test_mistakes_are_named(
 def test_output_is_asked_for() -> None:
     assert "name a folder for the parts" in split(DIGITS, "--at", "features1").output
     assert "say where to cut" in split(DIGITS, "--output", "parts").output
+
+
+def test_open_sizes_are_named_and_none_is_guessed(tmp_path: Path) -> None:
+    model = onnx.load(DIGITS)
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "side"
+    path = tmp_path / "open.onnx"
+    onnx.save(model, path)
+    done = split(path)
+    assert "open sizes of inputs: side; fix them with --dim" in done.output
+    assert "features1" not in done.output
+    assert "features1" in split(path, "--dim", "side=8").output
