@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataflow.errors import MisuseError, UnderstudyError
@@ -23,6 +23,7 @@ from understudy.explore_subject import Subject
 from understudy.explored_deployment import Script, write_deployment
 from understudy.launch import Launcher, free_ports, wait_ready
 from understudy.plans import compile_deployment, keep_plan
+from understudy.profile_file import SessionFacts
 from understudy.proxy import Condition
 from understudy.records import Result
 from understudy.run_folder import PLAN_FOLDER, read_run
@@ -74,7 +75,12 @@ def measured(
         UnderstudyError: A device did not start.
     """
     _check(exploration, panel)
-    servers = [device.name for device in exploration.devices[1:]]
+    stage = _Stage(
+        subject,
+        tuple(device.name for device in exploration.devices[1:]),
+        tuple(device.profile.session for device in exploration.devices),
+        panel.links,
+    )
     found = {}
     for row in rows:
         tell(row.label)
@@ -82,8 +88,9 @@ def measured(
             try:
                 found[row.number] = replace(
                     row,
-                    measured=_tried(Path(folder), subject, row, servers, panel.links,
-                                    frames=frames, throughput=throughput),
+                    measured=_tried(
+                        stage, row, Path(folder), frames=frames, throughput=throughput
+                    ),
                 )  # fmt: skip
             except UnderstudyError as error:
                 if isinstance(error, MisuseError):
@@ -108,20 +115,23 @@ def _check(exploration: Exploration, panel: Panel) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Where partitions are tried."""
+
+    subject: Subject
+    servers: tuple[str, ...]
+    sessions: tuple[SessionFacts, ...]
+    links: tuple[Link, ...]
+
+
 def _tried(
-    folder: Path,
-    subject: Subject,
-    row: Row,
-    servers: Sequence[str],
-    links: Sequence[Link],
-    *,
-    frames: int,
-    throughput: bool,
+    stage: _Stage, row: Row, folder: Path, *, frames: int, throughput: bool
 ) -> Measured:
     rate_hz = min(RATE_HZ_MAX, REST * 1e3 / row.cost.total_ms)
     script = Script(rate_hz, 4)
     seconds = (frames + WARM) / rate_hz
-    results = _run(folder / "latency", subject, row, servers, links, script, seconds)
+    results = _run(stage, row, folder / "latency", script, seconds)
     latencies = sorted(r.latency_ms for r in results[WARM:] if r.status != "dropped")
     if not latencies:
         raise UnderstudyError("no frame was answered; try it with `up`")
@@ -130,9 +140,7 @@ def _tried(
         window = 4 + math.ceil(2 * row.cost.fps * row.cost.total_ms / 1e3)
         asked_hz = min(1000.0, EXCESS * row.cost.fps)
         script = Script(asked_hz, min(window, 256))
-        results = _run(
-            folder / "rate", subject, row, servers, links, script, THROUGHPUT_S
-        )
+        results = _run(stage, row, folder / "rate", script, THROUGHPUT_S)
         fps = _fps(results)
     return Measured(
         len(latencies),
@@ -153,22 +161,23 @@ def _fps(results: Sequence[Result]) -> float | None:
 
 
 def _run(
-    folder: Path,
-    subject: Subject,
-    row: Row,
-    servers: Sequence[str],
-    links: Sequence[Link],
-    script: Script,
-    seconds: float,
+    stage: _Stage, row: Row, folder: Path, script: Script, seconds: float
 ) -> list[Result]:
     """Run a partition for so long; return what became of its frames, in order."""
     folder.mkdir(parents=True)
-    file = write_deployment(folder, subject, row, servers=servers, script=script)
+    file = write_deployment(
+        folder,
+        stage.subject,
+        row,
+        servers=stage.servers,
+        sessions=stage.sessions,
+        script=script,
+    )
     run = folder / "run"
     hops = max(len(row.crossings), 1)
     plan = compile_deployment(file, run / PLAN_FOLDER, listen_base=free_ports(hops))
     keep_plan(plan, run)
-    with _devices(plan, run, servers, links, seconds) as launcher:
+    with _devices(stage, plan, run, seconds) as launcher:
         end_s = time.monotonic() + seconds + launcher.grace_s
         endpoint = next(d.name for d in plan.devices.values() if d.role == "endpoint")
         while launcher.running(endpoint) and time.monotonic() < end_s:
@@ -178,16 +187,12 @@ def _run(
 
 @contextmanager
 def _devices(
-    plan: Plan,
-    run: Path,
-    servers: Sequence[str],
-    links: Sequence[Link],
-    seconds: float,
+    stage: _Stage, plan: Plan, run: Path, seconds: float
 ) -> Iterator[Launcher]:
     """Start all devices of `plan`, its links shaped."""
     with breakable_links(plan, run) as (proxied, folders):
         for (_, listener), link in proxied.items():
-            shape = links[list(servers).index(listener)]
+            shape = stage.links[stage.servers.index(listener)]
             link.become(
                 Condition(
                     bytes_per_s=shape.there_mbit_s * 1e6 / 8,

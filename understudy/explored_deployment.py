@@ -9,13 +9,16 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
+from dataflow.cores import cores_text
 from dataflow.errors import MisuseError, UnderstudyError
 from understudy.candidates import frame_shape
 from understudy.exploration import Exploration, Row
 from understudy.explore_subject import Subject
 from understudy.explored_graph import NETWORK, PACK, PREPARE, SINK, SOURCE, write_graph
+from understudy.profile_file import SessionFacts
 
 ENDPOINT = "endpoint"
 PORT = 7000
@@ -54,8 +57,13 @@ def write_best(folder: Path, subject: Subject, exploration: Exploration) -> Path
     panel = exploration.panels[0]
     if panel.best is None:
         raise UnderstudyError(f"{folder}: nothing to write; {panel.why}")
-    servers = [device.name for device in exploration.devices[1:]]
-    return write_deployment(folder, subject, panel.best, servers=servers)
+    return write_deployment(
+        folder,
+        subject,
+        panel.best,
+        servers=[device.name for device in exploration.devices[1:]],
+        sessions=[device.profile.session for device in exploration.devices],
+    )
 
 
 def write_deployment(
@@ -65,7 +73,7 @@ def write_deployment(
     *,
     servers: Sequence[str] = ("server",),
     script: Script | None = None,
-    threads: Mapping[str, int] | None = None,
+    sessions: Sequence[SessionFacts] = (),
 ) -> Path:
     """Write the files of a partition; return the deployment file.
 
@@ -75,14 +83,16 @@ def write_deployment(
         row: The partition.
         servers: Names of the devices behind the endpoint.
         script: Unless given, `script_for` the row.
-        threads: Device -> threads of its sessions; 1 where not given.
+        sessions: How each device of the chain was profiled, and is to run.
 
     Raises:
         MisuseError: The folder cannot be written.
         UnderstudyError: A deployment cannot do what the row says.
     """
     script = script or script_for(row)
-    lines = _deployment(folder, subject, row, servers[: len(row.crossings)], script)
+    lines = _deployment(
+        folder, subject, row, servers[: len(row.crossings)], script, sessions
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if subject.graph is None:
@@ -97,7 +107,12 @@ def write_deployment(
 
 
 def _deployment(
-    folder: Path, subject: Subject, row: Row, servers: Sequence[str], script: Script
+    folder: Path,
+    subject: Subject,
+    row: Row,
+    servers: Sequence[str],
+    script: Script,
+    sessions: Sequence[SessionFacts],
 ) -> list[str]:
     last = servers[-1] if servers else ENDPOINT
     deadline_ms = max(DEADLINE_MS_MIN, 5 * row.cost.total_ms)
@@ -115,8 +130,7 @@ def _deployment(
         f"deployment: {_quoted(Path(subject.model.where).stem)}",
         f"graph: {_quoted(graph)}",
         "devices:",
-        f"  {ENDPOINT}: {{role: endpoint}}",
-        *_server_lines(servers),
+        *_device_lines(servers, sessions),
         "map:",
         *(f"  {_quoted(name)}: {ENDPOINT}" for name in ends),
         *(f"  {_quoted(name)}: {first}" for name in before),
@@ -129,13 +143,31 @@ def _deployment(
     ]
 
 
-def _server_lines(servers: Sequence[str]) -> Iterator[str]:
+def _device_lines(
+    servers: Sequence[str], sessions: Sequence[SessionFacts]
+) -> Iterator[str]:
+    every = [(ENDPOINT, "role: endpoint")]
+    for index, name in enumerate(servers):
+        listen = f"tcp://127.0.0.1:{PORT + index}"
+        every.append((name, f'role: server, listen: "{listen}"'))
     if servers:
         yield "  # On a machine of its own: listen on 0.0.0.0, `connect` to its name,"
         yield "  # and `keys` (see `understudy keys`)."
-    for index, name in enumerate(servers):
-        listen = f"tcp://127.0.0.1:{PORT + index}"
-        yield f'  {name}: {{role: server, listen: "{listen}"}}'
+    for (name, fields), session in zip_longest(every, sessions[: len(every)]):
+        yield f"  {name}: {{{fields}{_computing(session)}}}"
+
+
+def _computing(session: SessionFacts | None) -> str:
+    """Return what of a device's sessions is not as it is without a word."""
+    text = ""
+    if session is not None:
+        if session.threads != 1:
+            text += f", threads: {session.threads}"
+        if session.cores:
+            text += f', cores: "{cores_text(session.cores)}"'
+        if session.providers != SessionFacts().providers:
+            text += f", providers: {json.dumps(session.providers)}"
+    return text
 
 
 def _placed(row: Row, servers: Sequence[str], *, exits: bool) -> str:

@@ -23,7 +23,7 @@ from understudy.exploration import Exploration
 from understudy.explore_subject import Subject, read_subject
 from understudy.explored_deployment import write_deployment
 from understudy.exploring import Wish, explore
-from understudy.profile_file import write_profile
+from understudy.profile_file import SessionFacts, write_profile
 
 LINK = Link("wifi", 8.0, 8.0, 1.0)
 
@@ -83,6 +83,16 @@ def test_model_without_pictures_gets_a_source_of_tensors() -> None:
             "a": (1, 6),
             "b": (1, 6),
         }
+
+
+def test_devices_run_as_they_were_profiled() -> None:
+    subject = read_subject(Path("digits.onnx"))
+    row = next(r for r in explored(subject).panels[0].rows if r.kind == "single")
+    facts = SessionFacts(2, (0, 1, 3)), SessionFacts(providers=("XExecutionProvider",))
+    file = write_deployment(Path("out"), subject, row, sessions=facts)
+    groups = read_deployment(file).groups
+    assert (groups["endpoint"].threads, groups["endpoint"].cores) == (2, (0, 1, 3))
+    assert groups["server"].providers == ("XExecutionProvider",)
 
 
 def test_graph_is_used_as_it_stands() -> None:
