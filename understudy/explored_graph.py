@@ -1,8 +1,8 @@
 """A graph around a model by itself: a source, what prepares its frames, and a sink.
 
-The source shows pictures, or tensors where the input of the model is no picture. They
-are random until somebody puts their own in their place: times do not depend on them,
-save for what a codec compresses. Several outputs are packed into one answer.
+The source shows pictures, or tensors where the input of the model is no picture: those
+that `profile` measures with, moved about, until somebody puts their own in their place.
+Several outputs are packed into one answer.
 """
 
 import json
@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from actors.onnx_segment import port_names
-from dataflow.graph import TokenType
 from graphs.onnx_model import Model
 from understudy.candidates import frame_shape
+from understudy.model_input import natural
 
 SOURCE, PREPARE, NETWORK, PACK, SINK = "camera", "prep", "net", "pack", "result"
 GRAPH_FILE, FRAMES_FILE = "graph.yaml", "frames.npz"
 FRAMES = 8
-SEED = 1
+MEAN, DEVIATION = 128, 50
+"""Of the pixels; the network gets them with mean 0 and deviation 1."""
 
 
 def write_graph(folder: Path, model: Model, rate_hz: float) -> None:
@@ -41,7 +42,7 @@ def write_graph(folder: Path, model: Model, rate_hz: float) -> None:
         "understudy: 1",
         f"graph: {json.dumps(Path(model.where).stem)}",
         "actors:",
-        "  # Random content; put your own in its place.",
+        "  # Made-up frames; put your own in their place.",
         f"  {SOURCE}: {json.dumps(source)}",
         *prepared,
         f"  {NETWORK}: {{type: onnx, model: {file}}}",
@@ -58,13 +59,14 @@ _Written = tuple[dict[str, object], list[str], list[str]]
 
 
 def _write_pictures(folder: Path, model: Model, ports: list[str]) -> _Written:
-    shape = frame_shape(model)
-    assert shape is not None
-    pixels = np.random.default_rng(SEED).integers(0, 256, (FRAMES, *shape), np.uint8)
+    values = _frames(model)[model.inputs[0]][:, 0].transpose(0, 2, 3, 1)
+    pixels = np.clip(values * DEVIATION + MEAN, 0, 255).astype(np.uint8)
     np.savez(folder / FRAMES_FILE, x=pixels)
+    scale, offset = 1 / DEVIATION, -MEAN / DEVIATION
     prepared = [
-        "  # Pixels 0 to 255 become 0 to 1: write what your network was trained with.",
-        f"  {PREPARE}: {{type: normalise, scale: {1 / 255!r}}}",
+        f"  # Mean {MEAN}, deviation {DEVIATION} become 0 and 1; write what yours",
+        "  # wants.",
+        f"  {PREPARE}: {{type: normalise, scale: {scale!r}, offset: {offset!r}}}",
     ]
     fifos = [f"{SOURCE}.frame -> {PREPARE}.pixels"]
     fifos.append(f"{PREPARE}.image -> {NETWORK}.{ports[0]}")
@@ -72,22 +74,22 @@ def _write_pictures(folder: Path, model: Model, ports: list[str]) -> _Written:
 
 
 def _write_tensors(folder: Path, model: Model, ports: list[str]) -> _Written:
-    rng = np.random.default_rng(SEED)
-    arrays: dict[str, Any] = {
-        port: _random(rng, model.tensor(name).token)
-        for port, name in zip(ports, model.inputs, strict=True)
-    }
+    frames = _frames(model)
+    arrays: dict[str, Any] = dict(zip(ports, frames.values(), strict=True))
     np.savez(folder / FRAMES_FILE, **arrays)
     fifos = [f"{SOURCE}.{port} -> {NETWORK}.{port}" for port in ports]
     return {"type": "arrays"}, [], fifos
 
 
-def _random(rng: np.random.Generator, token: TokenType) -> Any:
-    """Return `FRAMES` tokens: floats 0 to 1, zeros and ones of any other type."""
-    shape = (FRAMES, *token.shape)
-    if token.dtype.startswith("float"):
-        return rng.random(shape).astype(token.dtype)
-    return rng.integers(0, 2, shape).astype(token.dtype)
+def _frames(model: Model) -> dict[str, Any]:
+    """Return `FRAMES` tokens for each input, each the first one, turned round."""
+    first = natural([model.tensor(name) for name in model.inputs])
+    return {
+        name: np.stack([np.roll(token, shift, axis=-1) for shift in range(FRAMES)])
+        if token.ndim
+        else np.stack([token] * FRAMES)
+        for name, token in first.items()
+    }
 
 
 def _answers(model: Model, ports: list[str]) -> tuple[list[str], list[str]]:
