@@ -98,7 +98,7 @@ def test_run_goes_to_other_servers_and_another_codec_and_back(here: Path) -> Non
 REFUSED = {
     "fewer": "has the endpoints cam.0, the run has cam.0, cam.1",
     "unsound": "features9",
-    "slower": "no longer deadline; the plan before is put back",
+    "slower": "or restart the device; the plan before is put back",
 }
 
 
