@@ -27,6 +27,8 @@ from dataflow.wire.ledger import Action, Ledger, Overdue, Start
 from dataflow.wire.link import Link
 from dataflow.wire.timers import SLOW_FACTOR
 
+_TOKEN, _NACK = Kind.TOKEN, Kind.NACK  # 0.1 us each to look up in Python 3.11
+
 
 class Outbox(Protocol):
     """What a stream needs of its device to send."""
@@ -99,26 +101,21 @@ class Attempts:
         """Start a branch on the tokens at the fork."""
         branch = self._branches[start.branch]
         self._meter.attempts[branch.part.branch.row] += 1
-        tokens = [fork[index] for index in branch.part.reads]
-        if isinstance(branch, LocalBranch) and branch.chain is None:
-            self._local_answer(start, tokens, 0.0, 0.0)
-        elif isinstance(branch, LocalBranch):
-            assert branch.chain is not None
-            self._executor.submit(
-                branch.chain,
-                tokens,
-                partial(self._local_answer, start),
-                expires_s=clock_s() + start.budget_s,
-            )
-        elif branch.chain is None:
-            self._pack(branch, start, fork, [])
+        if isinstance(branch, RemoteBranch) and branch.chain is None:
+            self._pack(branch, start, fork, ())
         else:
-            self._executor.submit(
-                branch.chain,
-                tokens,
-                partial(self._encoded, branch, start, fork),
-                expires_s=clock_s() + start.budget_s,
-            )
+            tokens = [fork[index] for index in branch.part.reads]
+            if branch.chain is None:
+                self._local_answer(start, tokens, 0.0, 0.0)
+            else:
+                self._executor.submit(
+                    branch.chain,
+                    tokens,
+                    partial(self._local_answer, start)
+                    if isinstance(branch, LocalBranch)
+                    else partial(self._encoded, branch, start, fork),
+                    expires_s=clock_s() + start.budget_s,
+                )
         if start.instead_of is not None:  # told after the fact: frames first
             self._events.write(
                 "frame.restarted",
@@ -137,12 +134,13 @@ class Attempts:
         if branch.link is not link or header.incarnation != self._incarnation:
             self._events.rejected["stream"] += 1
             return
-        asked = self._ledger.branch_of(header.frame, header.attempt)
+        frame, attempt = header.frame, header.attempt
+        asked = self._ledger.branch_of(frame, attempt)
         if asked is not None and self._branches[asked] is not branch:
             self._events.rejected["attempt"] += 1
             return  # it was never asked that
-        asked_s = branch.asked_s.pop(header.frame, None)
-        if header.kind is Kind.NACK:
+        asked_s = branch.asked_s.pop(frame, None)
+        if header.kind is _NACK:
             self._nacked(branch, header, now_s)
             return
         # An answer too late to count still tells how long the server takes.
@@ -155,35 +153,10 @@ class Attempts:
             frames = branch.unpacked(header, frames)
         except PeerError as error:
             self._events.reject(error, link.peer)
-            self._do(
-                self._ledger.refused(header.frame, header.attempt, now_s, error=True),
-                now_s,
-            )
+            self._do(self._ledger.refused(frame, attempt, now_s, error=True), now_s)
             return
-        token = branch.part.received[0]
-        value = np.ndarray(token.shape, token.dtype, frames[0])
-        self._do(self._ledger.answer(header.frame, header.attempt, value, now_s), now_s)
-
-    def _nacked(self, branch: RemoteBranch, header: Header, now_s: float) -> None:
-        if header.flags == Nack.HOP:
-            branch.hop_lost()
-        error = header.flags not in (Nack.EXPIRED, Nack.HOP)
-        why = _nack_name(header.flags)
-        if branch.chosen is not None:
-            branch.chosen.refused(header)
-        self._meter.nacks[branch.link.peer, why] += 1
-        if header.flags != Nack.EXPIRED:
-            self._events.write(
-                "frame.refused",
-                stream=self._name,
-                frame=header.frame * self._frames,
-                peer=branch.link.peer,
-                why=why,
-            )
-        self._do(
-            self._ledger.refused(header.frame, header.attempt, now_s, error=error),
-            now_s,
-        )
+        value = np.ndarray(*branch.answer, frames[0])
+        self._do(self._ledger.answer(frame, attempt, value, now_s), now_s)
 
     def overdue(self, overdue: Overdue, now_s: float) -> None:
         """Tell a link that it was waited for too long."""
@@ -215,6 +188,28 @@ class Attempts:
             for index, branch in enumerate(self._branches)
             if isinstance(branch, RemoteBranch) and branch.link is link
         ]
+
+    def _nacked(self, branch: RemoteBranch, header: Header, now_s: float) -> None:
+        """A server told why an attempt gets no result."""
+        if header.flags == Nack.HOP:
+            branch.hop_lost()
+        error = header.flags not in (Nack.EXPIRED, Nack.HOP)
+        why, peer = _nack_name(header.flags), branch.link.peer
+        if branch.chosen is not None:
+            branch.chosen.refused(header)
+        self._meter.nacks[peer, why] += 1
+        if header.flags != Nack.EXPIRED:
+            self._events.write(
+                "frame.refused",
+                stream=self._name,
+                frame=header.frame * self._frames,
+                peer=peer,
+                why=why,
+            )
+        self._do(
+            self._ledger.refused(header.frame, header.attempt, now_s, error=error),
+            now_s,
+        )
 
     def _local_answer(
         self, start: Start, results: list[Any] | None, _queue: float, _compute: float
@@ -248,10 +243,9 @@ class Attempts:
         encoded: Sequence[Any],
     ) -> None:
         """Make the frames of an attempt's message of the tensors that cross."""
-        tensors: list[NDArray[Any]] = [
-            fork[index] if index >= 0 else encoded[-1 - index]
-            for index in branch.part.sends
-        ]
+        tensors: list[NDArray[Any]] = []
+        for index in branch.part.sends:
+            tensors.append(fork[index] if index >= 0 else encoded[-1 - index])
         if not branch.packs or branch.compression is None:
             self._send(branch, start, 0, tensors, 0.0, 0.0)
             return
@@ -277,30 +271,25 @@ class Attempts:
             # An action before this one took the last credit, or lost the link.
             self._refused(start)
             return
+        link, number = branch.link, branch.number
+        payload_bytes = branch.sent_bytes
+        if codec:
+            payload_bytes = sum(memoryview(frame).nbytes for frame in frames)
+        iteration, row, attempt, budget_s, _ = start
         header = Header(
-            kind=Kind.TOKEN,
-            session=branch.link.session,
-            stream=branch.number,
-            attempt=start.attempt,
-            row=start.branch,
-            codec=codec,
-            tensors=len(frames),
-            incarnation=self._incarnation,
-            segment=branch.part.branch.segment,
-            frame=start.iteration,
-            ordinal=branch.link.take_ordinal(branch.number),
-            budget_us=microseconds(start.budget_s),
-            payload_bytes=sum(memoryview(frame).nbytes for frame in frames),
-        )
-        asked_s = self._ledger.started_s(start.iteration, start.attempt)
-        if not self._outbox.send_token(branch.link, header, frames):
+            _TOKEN, link.session, number, 0, attempt, row, codec, len(frames),
+            self._incarnation, branch.part.branch.segment, iteration,
+            link.take_ordinal(number), 0, microseconds(budget_s), 0, 0, payload_bytes,
+        )  # fmt: skip
+        asked_s = self._ledger.started_s(iteration, attempt)
+        if not self._outbox.send_token(link, header, frames):
             self._refused(start)
             return
         if asked_s is not None:
-            branch.asked_s[start.iteration] = asked_s
+            branch.asked_s[iteration] = asked_s
         if branch.chosen is not None:
             name = branch.chosen.sent(header, packed_s, clock_s())
-            self._meter.codecs[branch.link.peer, name] += 1
+            self._meter.codecs[link.peer, name] += 1
 
     def _tell_codec(self, change: Change, peer: str) -> None:
         self._events.write(

@@ -4,6 +4,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dataflow.behaviour import Behaviour
 from dataflow.easing import Easing
 from dataflow.engine import Chain
@@ -99,7 +101,12 @@ class RemoteBranch:
         self.service = ServiceTime()
         self.asked_s: dict[int, float] = {}
         """When each frame was asked that the peer has not answered in the session."""
+        self.sent_bytes = sum(token.nbytes for token in part.sent)
+        """Of one message, if it is not compressed."""
         self.received_bytes = [token.nbytes for token in part.received]
+        answer = part.received[0]
+        self.answer = answer.shape, np.dtype(answer.dtype)
+        """Shape and dtype of the answer."""
         self.codec = CODES[part.compression]
         self.compression = compression(part.compression)
         self.answers = compression(part.answer_compression)
@@ -134,7 +141,7 @@ class RemoteBranch:
             PeerError: They are not of the answer's size.
         """
         wanted, codec = self.received_bytes, header.codec
-        if [len(frame) for frame in frames] == wanted:
+        if list(map(len, frames)) == wanted:
             return frames
         if self.answers is None or not all_fit(map(len, frames), wanted, codec):
             raise PeerError(

@@ -116,6 +116,8 @@ class Device:
         self._complete = False
         """Every segment is here, and every actor is made or being made."""
         self._begun = False
+        self._prepared = False
+        """Loaded and begun: nothing is left to do but to run."""
         self._loaded = False
         self._state = "loading"
 
@@ -206,18 +208,19 @@ class Device:
             self._heed(caught)
         self._executor.step()
         now_s = clock_s()
-        self._check_loading(now_s)
-        self._check_beginning(now_s)
-        get_s = self._get_segments(now_s)
-        self._key_watch.tick(self._links, now_s)
-        due_s = now_s + (LOOK_UP_S if self._loading is None else LOOK_S)
+        due_s = now_s + LOOK_UP_S
+        if not self._prepared or self._segments.missing:
+            due_s = min(due_s, self._prepare(now_s))
+        if self._keys is not None:
+            self._key_watch.tick(self._links, now_s)
         if self._stop_s is not None:
             due_s = min(due_s, self._stop_s)
         if self._host is not None:
             due_s = min(due_s, self._host.tick(now_s))
         for stream in self._streams:
             due_s = min(due_s, stream.tick(clock_s()))
-        due_s = min(due_s, get_s, self._switch(clock_s()))
+        if self._switching is not None:
+            due_s = min(due_s, self._switch(clock_s()))
         # Last: what could not be sent above is known to its link by now.
         for links in self._links:
             due_s = min(due_s, links.tick(clock_s()))
@@ -230,6 +233,16 @@ class Device:
         if self._streams and not self._begun:
             return _NEVER_S
         return self._switching.tick(now_s)
+
+    def _prepare(self, now_s: float) -> float:
+        """Load, and start the sources; return when there is more to do."""
+        self._check_loading(now_s)
+        self._check_beginning(now_s)
+        get_s = self._get_segments(now_s)
+        loading = self._loading is not None
+        begun = self._begun or not self._streams
+        self._prepared = self._complete and not loading and begun
+        return min(get_s, now_s + LOOK_S) if loading else get_s
 
     def _finished(self, now_s: float) -> bool:
         if self._stop_s is not None and now_s >= self._stop_s:
@@ -364,20 +377,19 @@ class Device:
             self._stop_s = now_s + self._options.seconds
 
     def _receive(self, event: Happening, now_s: float) -> None:
-        match event:
-            case FromRoute():
-                if self._host is not None:
-                    self._host.receive(event, now_s)
-            case Woken(fd) if fd == self._executor.wake_fd:
-                self._executor.collect()
-            case Woken(fd):
-                self._transport.unwatch(fd)
-                self._stop("end of standard input")
-            case _:
-                for links in self._links:
-                    if event.peer in links.by_line:
-                        links.receive(event, now_s)
-                        return
+        if isinstance(event, FromRoute):
+            if self._host is not None:
+                self._host.receive(event, now_s)
+        elif not isinstance(event, Woken):
+            for links in self._links:
+                if event.peer in links.by_line:
+                    links.receive(event, now_s)
+                    return
+        elif event.fd == self._executor.wake_fd:
+            self._executor.collect()
+        else:
+            self._transport.unwatch(event.fd)
+            self._stop("end of standard input")
 
     def _heed(self, caught: str) -> None:
         if caught != HANG_UP:

@@ -109,7 +109,10 @@ class Chain:
         self._leaving = tuple(self._outputs.values())
         self._delayed = [tokens for tokens in self._stages.fifos.values() if tokens]
         ports = [graph.port(ref) for ref in inputs]
-        self._types = [_checked(None if p.control else p.token) for p in ports]
+        self._entries = [
+            (ref, self._inputs[ref], *_checked(None if p.control else p.token))
+            for ref, p in zip(inputs, ports, strict=True)
+        ]
         self._told: dict[str, int] = {}
         self._iterations = 0
         self._busy_ns = 0
@@ -140,16 +143,15 @@ class Chain:
             UnderstudyError: `tokens` are not what the ports take.
         """
         began_ns = perf_counter_ns()
-        before = [list(fifo) for fifo in self._delayed]
-        self._told.clear()
+        before = [list(fifo) for fifo in self._delayed] if self._delayed else ()
+        if self._told:
+            self._told.clear()
         try:
             self._enter(tokens)
             stage = self._first
             self._play(stage, iteration)
-            while stage.asks:
-                modes = tuple(self._mode_of(dpg) for dpg in stage.asks)
-                stage = self._stages.following(stage, modes)
-                self._play(stage, iteration)
+            if stage.asks:
+                self._follow(stage, iteration)
         except BaseException:
             self._restore(before)
             raise
@@ -208,14 +210,17 @@ class Chain:
         return {fifo: len(tokens) for fifo, tokens in self._stages.fifos.items()}
 
     def _enter(self, tokens: Sequence[Any]) -> None:
-        entering = zip(self._inputs.items(), self._types, tokens, strict=True)
-        for (ref, held), (token_type, dtype, shape), token in entering:
+        entering = zip(self._entries, tokens, strict=True)
+        for (ref, held, token_type, dtype, shape), token in entering:
             # By identity, as in `_play`; for all else `fits` decides.
             if (
                 type(token) is np.ndarray
                 and token.dtype is dtype
                 and token.shape == shape
             ):
+                held.append(token)
+                continue
+            if type(token) is Outcome:
                 held.append(token)
                 continue
             several = token if isinstance(token, list) else (token,)
@@ -240,10 +245,15 @@ class Chain:
                 if not step.plain:
                     self._fire(step)
                     continue
-                arguments = [get() for get in step.gets]
                 meter = step.meter
-                began_ns = clock()
-                made = step.fire(*arguments)
+                if step.get is not None:
+                    token = step.get()
+                    began_ns = clock()
+                    made = step.fire(token)
+                else:
+                    arguments = [get() for get in step.gets]
+                    began_ns = clock()
+                    made = step.fire(*arguments)
                 meter.busy_ns += clock() - began_ns
                 meter.firings += 1
                 if step.single:
@@ -274,6 +284,13 @@ class Chain:
         except Exception as error:
             assert step is not None
             self._blame(step, error, iteration)
+
+    def _follow(self, stage: Stage, iteration: int | None) -> None:
+        """Play what comes after the modes that `stage` asks for, until none is open."""
+        while stage.asks:
+            modes = tuple(self._mode_of(dpg) for dpg in stage.asks)
+            stage = self._stages.following(stage, modes)
+            self._play(stage, iteration)
 
     def _fire_many(self, step: Step, count: int) -> None:
         """Do `count` firings of a plain step at once."""
@@ -350,7 +367,7 @@ class Chain:
             )
         return modes.pop()
 
-    def _restore(self, before: list[list[Any]]) -> None:
+    def _restore(self, before: Sequence[list[Any]]) -> None:
         for held in (*self._inputs.values(), *self._outputs.values()):
             held.clear()
         for fifo in self._stages.fifos.values():

@@ -113,12 +113,13 @@ class Executor:
     @property
     def queue(self) -> int:
         """Jobs that are not done."""
-        return self._handed + len(self._turns)
+        return self._handed + self._turns.count
 
     @property
     def due_s(self) -> float:
         """When `step` has something to do; inf: nothing waits for it."""
-        return self._turns.due_s()
+        turns = self._turns
+        return turns.due_s() if turns.count else _NEVER_S
 
     def firing(self, now_s: float) -> tuple[float, float]:
         """Return the age of the firing under way and its best time, in seconds."""
@@ -190,7 +191,8 @@ class Executor:
 
     def step(self) -> None:
         """Run one batch of deferred inline jobs, if one is due."""
-        if jobs := self._turns.take(time.monotonic()):
+        turns = self._turns
+        if turns.count and (jobs := turns.take(time.monotonic())):
             self._run(jobs)
             for job in jobs:
                 self._finish(job)
@@ -297,9 +299,10 @@ class Executor:
             job.started_s, job.ended_s = started_s, ended_s
 
     def _finish(self, job: _Job) -> None:
-        if isinstance(job.error, ActorError) and job.failed is not None:
+        if job.error is None:
+            queue_s = job.started_s - job.queued_s
+            job.done(job.results, queue_s, job.ended_s - job.started_s)
+        elif isinstance(job.error, ActorError) and job.failed is not None:
             job.failed(job.error)
-            return
-        if job.error is not None:
+        else:
             raise job.error
-        job.done(job.results, job.started_s - job.queued_s, job.ended_s - job.started_s)

@@ -70,6 +70,7 @@ class Step:
         fire_many: The same for several firings at once.
         meter: Its counters.
         gets: Takes one token, per connected data input.
+        get: The same, where there is one input.
         rates: Tokens per firing, per connected data input.
         outputs: Data outputs in the order of the ports, connected or not.
         controls: Takes a control token, per connected control input.
@@ -88,6 +89,7 @@ class Step:
         "dpg",
         "fire",
         "fire_many",
+        "get",
         "gets",
         "meter",
         "off",
@@ -121,6 +123,7 @@ class Step:
         self.fire_many = fire_many
         self.meter = meter
         self.gets = gets
+        self.get = gets[0] if len(gets) == 1 else None
         self.rates = rates
         self.outputs = outputs
         self.controls = controls

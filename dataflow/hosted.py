@@ -6,7 +6,7 @@ camera of a newer deployment) is served as well, by its segment's identity.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from dataflow.parts import HostedPart, hosted_parts
 from dataflow.plan import Plan
 from dataflow.wire.compression import CODES, Compression, compression
 from dataflow.wire.header import Header
+
+_array: Callable[..., NDArray[Any]] = np.ndarray
 
 KEPT_S = 30.0
 """How long a segment is kept that nobody wants: an endpoint that still plays the plan
@@ -39,6 +41,7 @@ class Hosted:
         chain: None until it is loaded.
         actors: Those of the chain.
         unwanted_s: Since when no plan names it, and no session wants it; None: some do.
+        shapes: Of the tokens that come; `dtypes`: theirs.
     """
 
     plan: Plan
@@ -48,6 +51,12 @@ class Hosted:
     chain: Chain | None = None
     actors: Collection[Behaviour] = ()
     unwanted_s: float | None = None
+    shapes: list[tuple[int, ...]] = field(init=False)
+    dtypes: list[np.dtype[Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shapes = [token.shape for token in self.part.received]
+        self.dtypes = [np.dtype(token.dtype) for token in self.part.received]
 
     def load(self, device: str, make_chain: MakeChain, executor: Executor) -> None:
         """Make the chain and time it; may run beside the I/O loop."""
@@ -79,16 +88,14 @@ class Hosted:
         Raises:
             PeerError: A compressed frame does not stand for its token.
         """
-        received, packed = self.part.received, self.packed
+        packed = self.packed
         if header.codec and packed is not None:
             frames = [
                 packed.token(frame, token.nbytes)
-                for frame, token in zip(frames, received, strict=True)
+                for frame, token in zip(frames, self.part.received, strict=True)
             ]
-        return [
-            np.ndarray(token.shape, token.dtype, frame)
-            for frame, token in zip(frames, received, strict=True)
-        ]
+        assert len(frames) == len(self.shapes), "the session let another number in"
+        return list(map(_array, self.shapes, self.dtypes, frames))
 
 
 class Repertoire:

@@ -1,7 +1,6 @@
 """What a sink gets for an iteration: exactly one outcome, in frame order."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ Reason = Literal["", "rate", "window", "deadline", "no-branch", "error", "end"]
 before its last iteration had all its frames."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The token that a region's join emits, at rate 1 in every mode.
 
     `value` is undefined (None) when the iteration was dropped. Its memory is reused

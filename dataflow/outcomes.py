@@ -65,17 +65,17 @@ class Outcomes:
             self._tell_row(settle)
         first = settle.iteration * self._frames
         outcome = Outcome(
-            stream=self._stream,
-            incarnation=self._incarnation,
-            first=first,
-            last=min(first + self._frames, fired) - 1,
-            status=self._status(settle.branch),
-            row=self._row_of(settle, mode),
-            reason=settle.reason,
-            value=settle.value,
-            fired_s=settle.fired_s,
-            settled_s=settle.decided_s,
-            attempts=settle.attempts,
+            self._stream,
+            self._incarnation,
+            first,
+            min(first + self._frames, fired) - 1,
+            self._status(settle.branch),
+            self._row_of(settle, mode),
+            settle.reason,
+            settle.value,
+            settle.fired_s,
+            settle.decided_s,
+            settle.attempts,
         )
         self.counts[outcome.status] += 1
         self._meter.settled(outcome)

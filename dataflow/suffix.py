@@ -51,7 +51,10 @@ class Suffix:
             made: Its retained tokens; at least those that `for_sink` keeps.
             mode: Of the DPG around the region, if there is one.
         """
-        self.chain.run([enter(outcome, made, mode) for enter in self._enters])
+        tokens = []
+        for enter in self._enters:
+            tokens.append(enter(outcome, made, mode))
+        self.chain.run(tokens)
 
     def for_sink(self, made: Sequence[Any]) -> list[Any]:
         """Return copies of what goes from the source to the sink, None for the rest."""

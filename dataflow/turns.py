@@ -76,10 +76,8 @@ class Turns(Generic[Job]):
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, _Lane[Job]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
+        """Jobs that wait; read in every turn of the I/O loop."""
 
     def add(
         self,
@@ -113,23 +111,23 @@ class Turns(Generic[Job]):
         else:
             jobs.append(waiting)
         lane.count += 1
-        self._count += 1
+        self.count += 1
 
     def due_s(self) -> float:
         """When `take` has something; inf: nothing waits."""
-        if not self._count:
+        if not self.count:
             return _NEVER_S
         return self._next().due_s()
 
     def take(self, now_s: float) -> list[Job]:
         """Return the jobs that are to run now, as one batch; none: it is too early."""
-        if not self._count:
+        if not self.count:
             return []
         lane = self._next()
         if lane.due_s() > now_s:
             return []
         batch = lane.take()
-        self._count -= len(batch)
+        self.count -= len(batch)
         return batch
 
     def _next(self) -> _Lane[Job]:

@@ -96,7 +96,7 @@ class Connections:
         if key and not found.key:
             found.key = key
             self._bound(key)
-        return not found.closed and not self.is_shut_out(key, now_s)
+        return not (found.closed or (key and self.is_shut_out(key, now_s)))
 
     def look(self, now_s: float) -> None:
         """Close the connections that hold too much; at most every `LOOK_S`."""

@@ -8,7 +8,7 @@ another version is told so instead of being called garbage.
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
@@ -150,11 +150,18 @@ Control = (
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CLASSES: Mapping[str, type[Control]] = {cls.kind: cls for cls in get_args(Control)}
+_NAMES: Mapping[type[Control], Sequence[str]] = {
+    cls: [field.name for field in dataclasses.fields(cls)] for cls in get_args(Control)
+}
 
 
 def pack_control(message: Control) -> bytes:
     """Return `message` as one frame."""
-    body = {"kind": message.kind, **dataclasses.asdict(message)}
+    body: dict[str, Any] = {"kind": message.kind}
+    for name in _NAMES[type(message)]:
+        body[name] = getattr(message, name)
+    if type(message) is Hello:
+        body["offers"] = tuple(map(dataclasses.asdict, message.offers))
     data: bytes = CONTROL_MAGIC + bytes([VERSION]) + msgpack.packb(body)
     assert len(data) <= CONTROL_BYTES_MAX, f"{message.kind} of {len(data)} bytes"
     return data

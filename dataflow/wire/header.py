@@ -101,28 +101,16 @@ class Header(NamedTuple):
     payload_bytes: int = 0
 
     def pack(self) -> bytes:
+        (
+            kind, session, stream, flags, attempt, row, codec, tensors, incarnation,
+            segment, frame, ordinal, limit, budget_us, queue_us, compute_us,
+            payload_bytes,
+        ) = self  # fmt: skip
         return _LAYOUT.pack(
-            MAGIC,
-            VERSION,
-            self.kind,
-            self.flags,
-            self.attempt,
-            self.row,
-            self.codec,
-            0,
-            self.tensors,
-            self.stream,
-            self.session,
-            self.incarnation,
-            self.segment,
-            self.frame,
-            self.ordinal,
-            self.limit,
-            self.budget_us,
-            self.queue_us,
-            self.compute_us,
-            self.payload_bytes,
-        )
+            MAGIC, VERSION, kind, flags, attempt, row, codec, 0, tensors, stream,
+            session, incarnation, segment, frame, ordinal, limit, budget_us, queue_us,
+            compute_us, payload_bytes,
+        )  # fmt: skip
 
     def answer(
         self,
@@ -137,10 +125,14 @@ class Header(NamedTuple):
         payload_bytes: int = 0,
     ) -> "Header":
         """Return the header of the one answer to this token: same tag, new limit."""
+        (
+            _, session, stream, _, attempt, row, _, _, incarnation, segment, frame,
+            ordinal, _, budget_us, _, _, _,
+        ) = self  # fmt: skip
         return _new(Header, (
-            kind, self.session, self.stream, flags, self.attempt, self.row, codec,
-            tensors, self.incarnation, self.segment, self.frame, self.ordinal, limit,
-            self.budget_us, queue_us, compute_us, payload_bytes,
+            kind, session, stream, flags, attempt, row, codec, tensors, incarnation,
+            segment, frame, ordinal, limit, budget_us, queue_us, compute_us,
+            payload_bytes,
         ))  # fmt: skip
 
     @classmethod

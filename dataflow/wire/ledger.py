@@ -211,7 +211,7 @@ class Ledger:
             self._drop(iteration, "rate", now_s)
             return number, False, self._settle()
         self._sampling.met(under_way, self._window)
-        crowded = under_way + 1 >= CROWDED_SHARE * self._window
+        crowded = under_way and under_way + 1 >= CROWDED_SHARE * self._window
         relief = self._relieve(now_s) if crowded else []
         if under_way < self._window:  # number < settled + window
             return number, True, relief

@@ -4,7 +4,7 @@ With keys, an authenticator lets in whose public key is allowed. A monitor tells
 connections there are, see `connections`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -12,12 +12,13 @@ import zmq
 from dataflow.clock import now_s as clock_s
 from dataflow.errors import UnderstudyError
 from dataflow.wire.connections import Connections
-from dataflow.wire.happenings import FromRoute
+from dataflow.wire.happenings import FromRoute, Happening
 from dataflow.wire.keys import Keys
 from dataflow.wire.sockets import (
     LINGER_MS,
     RECEIVED_MAX,
     SENT_MAX,
+    descriptor,
     drain,
     fd_of,
     key_of,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_MS = 2000
 """A connection that has not shaken hands by then is closed."""
-BIND_AGAIN_S, BIND_AGAIN_MS = 2.0, 5
+BIND_AGAIN_S, BIND_AGAIN_EVERY_S = 2.0, 0.005
 """How long, and how often, a port is asked for again that is still closing."""
 _ACCEPTS = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED
 
@@ -79,7 +80,7 @@ class Listener:
         self.router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         self.router.setsockopt(zmq.IPV6, 1 if "[" in address else 0)
         self._monitor = self.router.get_monitor_socket(_ACCEPTS)
-        self.monitor_fd = int(self._monitor.fd)
+        self.fd, self.monitor_fd = descriptor(self.router), descriptor(self._monitor)
         try:
             self._bind(address)
         except UnderstudyError:
@@ -93,7 +94,7 @@ class Listener:
 
     @property
     def binding(self) -> bool:
-        """The port is asked for again: `bind_again` every `BIND_AGAIN_MS`."""
+        """The port is asked for again: `bind_again` every `BIND_AGAIN_EVERY_S`."""
         return self._bind_until_s is not None
 
     def renew(self, keys: Keys | None) -> None:
@@ -131,13 +132,14 @@ class Listener:
             if self._connections.heard(fd, key, clock_s()):
                 yield FromRoute(frames[0], frames[1:], key, fd)
 
-    def note_connections(self) -> None:
-        """Read what the monitor tells."""
+    def note_connections(self) -> Sequence[Happening]:
+        """Read what the monitor tells; nothing that anybody else is told."""
         for event, fd in told(self._monitor):
             if event == zmq.Event.ACCEPTED:
                 self._connections.accepted(fd)
             elif event == zmq.Event.DISCONNECTED:
                 self._connections.ended(fd)
+        return ()
 
     def close(self) -> None:
         """Close it; goodbyes have `LINGER_MS` to leave."""

@@ -154,7 +154,9 @@ class Relay:
 
     def due_s(self) -> float:
         """When the next token expires."""
-        return min((p.expires_s for p in self._passed.values()), default=float("inf"))
+        if not self._passed:  # asked in every turn of the I/O loop
+            return float("inf")
+        return min(p.expires_s for p in self._passed.values())
 
     def unreachable(self, links: Mapping[str, Link]) -> tuple[str, ...]:
         """Return the ways behind us that no token can take, as beats list them."""

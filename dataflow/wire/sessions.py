@@ -253,7 +253,11 @@ class Sessions:
     def answered(self, session: Session, header: Header) -> int:
         """A queued token was fired or thrown away; return the stream's new limit."""
         session.queued[header.stream] -= 1
-        if session in self._draining and not any(session.queued.values()):
+        if (
+            self._draining
+            and session in self._draining
+            and not any(session.queued.values())
+        ):
             self._draining.remove(session)
         return self._grant(session, header.stream)
 

@@ -31,6 +31,8 @@ _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
 _SRCFD = int(zmq.SRCFD)
+# Past pyzmq's wrapper, which is for options that no socket here has.
+_send = zmq.backend.Socket.send
 
 
 def parked(most: int, message_bytes_max: int) -> int:
@@ -43,8 +45,8 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[Frame]) -> bool:
     """Send without waiting; False when it would block or nobody is there."""
     try:
         for frame in frames[:-1]:
-            socket.send(frame, _MORE)
-        socket.send(frames[-1], _NOBLOCK)
+            _send(socket, frame, _MORE)
+        _send(socket, frames[-1], _NOBLOCK)
     except zmq.ZMQError as error:
         if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
             return False
@@ -55,22 +57,26 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[Frame]) -> bool:
 def drain(
     socket: zmq.Socket[bytes], heads: int
 ) -> Iterator[tuple[Received, zmq.Frame]]:
-    """Yield the messages of a readable socket, each with its last frame as it came.
+    """Yield the messages that came, each with its last frame as it came.
 
     The first `heads` frames of a message are bytes. One of more frames than any message
     has is read to its end, and nothing but its routing id is left of it.
     """
+    recv = socket.recv
     for _ in range(MESSAGES_PER_POLL):
-        frames: Received = [frame := socket.recv(_NOBLOCK, copy=False)]
+        try:
+            frame = recv(_NOBLOCK, False)
+        except zmq.Again:
+            return  # the descriptor told of something else
+        frames: Received = [frame.bytes]
         while frame.more:
-            frame = socket.recv(_NOBLOCK, copy=False)
-            if len(frames) <= FRAMES_MAX:
-                frames.append(frame)
+            frame = recv(_NOBLOCK, False)
+            count = len(frames)
+            if count <= FRAMES_MAX:
+                copied = count < heads or len(frame) <= COPIED_BYTES_MAX
+                frames.append(frame.bytes if copied else frame)
         if len(frames) > FRAMES_MAX:
             del frames[heads - 1 :]
-        for index, each in enumerate(frames):
-            if index < heads or len(each) <= COPIED_BYTES_MAX:
-                frames[index] = each.bytes
         yield frames, frame
         # Asking is cheaper than the exception of a receive that would block.
         if socket.closed or not readable(socket):
@@ -88,6 +94,14 @@ def key_of(frame: zmq.Frame) -> str:
 def fd_of(frame: zmq.Frame) -> int:
     """Return the descriptor of the connection that a frame came on."""
     return int(frame.get(_SRCFD))
+
+
+def descriptor(socket: zmq.Socket[bytes]) -> int:
+    """Return what becomes readable when a socket that was found empty is not any more.
+
+    So whoever has sent or received on it asks `readable` before he waits.
+    """
+    return int(socket.getsockopt(zmq.FD))
 
 
 def readable(socket: zmq.Socket[bytes]) -> bool:

@@ -9,11 +9,12 @@ stay apart where it matters, as two TCP connections: heartbeats are set by the s
 dials, on its control socket only, so a PONG never waits behind a tensor.
 """
 
-import math
 import os
+import select
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import zmq
@@ -34,10 +35,11 @@ from dataflow.wire.happenings import (
 from dataflow.wire.header import CONTROL_LANE, DATA_LANE
 from dataflow.wire.keys import Keys
 from dataflow.wire.link_states import Lane
-from dataflow.wire.listener import BIND_AGAIN_MS, Listener
+from dataflow.wire.listener import BIND_AGAIN_EVERY_S, Listener
 from dataflow.wire.sockets import (
     LINGER_MS,
     RECEIVED_MAX,
+    descriptor,
     drain,
     fd_of,
     parked,
@@ -70,6 +72,7 @@ class _LaneSocket(NamedTuple):
     peer: str
     lane: Lane
     socket: zmq.Socket[bytes]
+    fd: int
     monitor: zmq.Socket[bytes]
     monitor_fd: int
 
@@ -94,7 +97,12 @@ class Transport:
 
     def __init__(self, keys: Keys | None, *, message_bytes_max: int) -> None:
         self._context = zmq.Context()
-        self._poller = zmq.Poller()
+        self._epoll = select.epoll()
+        self._sources: dict[int, Callable[[], Iterable[Happening]]] = {}
+        """What to read when a descriptor is readable."""
+        self._touched: dict[int, zmq.Socket[bytes]] = {}
+        """By descriptor: sockets that were sent or received on since they were found
+        empty. libzmq may have seen by then what came, and the descriptor is silent."""
         self._keys = keys
         self._owners = _owners(keys)
         self._turns: Counter[str] = Counter()
@@ -107,15 +115,8 @@ class Transport:
         self._lanes: dict[tuple[str, Lane], _LaneSocket] = {}
         self._fds: dict[tuple[str, Lane], int] = {}
         """Descriptors of the connections under the lanes."""
-        self._watched: set[int] = set()
         self.rejected: Counter[str] = Counter()
         """Messages thrown away before anybody saw them, by reason."""
-        self._by_socket: dict[Any, _LaneSocket] = {}
-        self._by_monitor: dict[int, _LaneSocket] = {}
-        """By the descriptor of its monitor. To poll that instead of the socket halves
-        what libzmq does in every poll. It becomes readable only for what comes after
-        the socket was found empty: so at first, and whenever we have read from it.
-        """
 
     def listen(self, address: str) -> str:
         """Let others dial us; return the address with the port that was bound.
@@ -131,8 +132,9 @@ class Transport:
             connections=self.connections,
             may_connect=self._may_connect,
         )
-        self._poller.register(self._listener.router, zmq.POLLIN)
-        self._poller.register(self._listener.monitor_fd, zmq.POLLIN)
+        self._touched[self._listener.fd] = self._listener.router
+        self._add(self._listener.fd, self._from_routes)
+        self._add(self._listener.monitor_fd, self._listener.note_connections)
         return self._listener.address
 
     def renew(self, keys: Keys) -> None:
@@ -192,48 +194,65 @@ class Transport:
     def send(self, peer: str, lane: Lane, frames: Sequence[Frame]) -> bool:
         """Send to a peer that we dialled; False when it would block or is not there."""
         found = self._lanes.get((peer, lane))
-        return found is not None and send(found.socket, frames)
+        if found is None:
+            return False
+        self._touched[found.fd] = found.socket
+        return send(found.socket, frames)
 
     def reply(self, route: bytes, frames: Sequence[Frame]) -> bool:
         """Send to a peer that dialled us; False when it would block or is gone."""
         listener = self._listener
-        return listener is not None and send(listener.router, [route, *frames])
+        if listener is None:
+            return False
+        self._touched[listener.fd] = listener.router
+        return send(listener.router, (route, *frames))
 
     def watch(self, fd: int) -> None:
         """Let `poll` tell when `fd` becomes readable."""
-        self._watched.add(fd)
-        self._poller.register(fd, zmq.POLLIN)
+        woken = (Woken(fd),)
+        self._add(fd, lambda: woken)
 
     def unwatch(self, fd: int) -> None:
-        self._watched.discard(fd)
-        self._poller.unregister(fd)
+        self._remove(fd)
 
     def poll(self, timeout_s: float) -> Iterator[Happening]:
         """Wait until something happens or `timeout_s` passed; yield what happened."""
-        # Rounded up to ZeroMQ's whole milliseconds: rounding down would spin.
-        timeout_ms = math.ceil(max(0.0, timeout_s) * 1e3)
         listener = self._listener
         if listener is not None and listener.binding:
-            timeout_ms = min(timeout_ms, BIND_AGAIN_MS)
+            timeout_s = min(timeout_s, BIND_AGAIN_EVERY_S)
             listener.bind_again(clock_s())
-        if len(self.connections):  # what only fills memory wakes nobody
-            timeout_ms = min(timeout_ms, math.ceil(LOOK_S * 1e3))
-        for found, _ in self._poller.poll(timeout_ms):
-            if listener is not None and found is listener.router:
-                yield from listener.received()
-            elif (lane := self._by_socket.get(found)) is not None:
-                # A lane that an earlier event of this round closed is not in the
-                # table any more, and its events are of no interest.
-                for frames, last in drain(found, 1):
-                    self.connections.heard(fd_of(last), "", clock_s())
-                    yield FromPeer(lane.peer, lane.lane, frames)
-            elif (lane := self._by_monitor.get(found)) is not None:
-                yield from self._changes(lane)
-            elif listener is not None and found == listener.monitor_fd:
-                listener.note_connections()
-            elif found in self._watched:
-                yield Woken(found)
+        if timeout_s > LOOK_S and len(self.connections):
+            timeout_s = LOOK_S  # what only fills memory wakes nobody
+        for fd in self._readable(timeout_s):
+            # What an earlier event of this round closed is not there any more, and its
+            # events are of no interest.
+            source = self._sources.get(fd)
+            if source is not None:
+                yield from source()
         self.connections.look(clock_s())
+
+    def _readable(self, timeout_s: float) -> list[int]:
+        """Wait until something is to be read or `timeout_s` passed; return where."""
+        found: list[int] = []
+        if self._touched:
+            for fd, socket in self._touched.items():
+                if readable(socket):
+                    found.append(fd)
+            self._touched.clear()
+        # Whole milliseconds, rounded up: rounding down would spin.
+        for fd, _ in self._epoll.poll(0 if found or timeout_s < 0 else timeout_s):
+            if fd not in found:
+                found.append(fd)
+        return found
+
+    def _add(self, fd: int, source: Callable[[], Iterable[Happening]]) -> None:
+        self._sources[fd] = source
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _remove(self, fd: int) -> None:
+        del self._sources[fd]
+        self._touched.pop(fd, None)
+        self._epoll.unregister(fd)
 
     def close(self) -> None:
         """Close every socket; goodbyes have `LINGER_MS` to leave."""
@@ -242,6 +261,7 @@ class Transport:
         if self._listener is not None:
             self._listener.close()
         self._context.term()
+        self._epoll.close()
 
     def _dial_lane(
         self,
@@ -268,28 +288,40 @@ class Transport:
             socket.curve_publickey = self._keys.public
             socket.curve_secretkey = self._keys.secret
         monitor = socket.get_monitor_socket(_WATCHED)
-        found = _LaneSocket(peer, lane, socket, monitor, int(monitor.fd))
+        found = _LaneSocket(
+            peer, lane, socket, descriptor(socket), monitor, descriptor(monitor)
+        )
         self._lanes[peer, lane] = found
-        self._by_socket[socket] = found
-        self._by_monitor[found.monitor_fd] = found
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(found.monitor_fd, zmq.POLLIN)
+        self._add(found.fd, partial(self._from_peer, found))
+        self._add(found.monitor_fd, partial(self._changes, found))
         readable(monitor)  # found empty: from now on the descriptor tells
         socket.connect(address)
+        self._touched[found.fd] = socket
 
     def _close_lane(self, peer: str, lane: Lane, linger_ms: int = 0) -> None:
         self._fds.pop((peer, lane), None)
         found = self._lanes.pop((peer, lane), None)
         if found is None:
             return
-        self._poller.unregister(found.socket)
-        self._poller.unregister(found.monitor_fd)
-        del self._by_socket[found.socket]
-        del self._by_monitor[found.monitor_fd]
+        self._remove(found.fd)
+        self._remove(found.monitor_fd)
         # In this order: otherwise close hangs or leaks descriptors (pyzmq #1020).
         found.socket.disable_monitor()
         found.monitor.close()
         found.socket.close(linger=linger_ms)
+
+    def _from_peer(self, lane: _LaneSocket) -> Iterator[FromPeer]:
+        """Yield the messages that came on a lane that we dialled."""
+        self._touched[lane.fd] = lane.socket
+        for frames, last in drain(lane.socket, 1):
+            self.connections.heard(fd_of(last), "", clock_s())
+            yield FromPeer(lane.peer, lane.lane, frames)
+
+    def _from_routes(self) -> Iterator[FromRoute]:
+        """Yield the messages of those who dialled us."""
+        assert self._listener is not None
+        self._touched[self._listener.fd] = self._listener.router
+        return self._listener.received()
 
     def _may_connect(self, key: str) -> bool:
         """Tell whether a key passes the handshake. From the authenticator's thread."""
