@@ -219,12 +219,12 @@ class Device:
             due_s = min(due_s, self._host.tick(now_s))
         for stream in self._streams:
             due_s = min(due_s, stream.tick(clock_s()))
-        if self._switching is not None:
-            due_s = min(due_s, self._switch(clock_s()))
+        due_s = min(due_s, self._switch(now_s))
         # Last: what could not be sent above is known to its link by now.
         for links in self._links:
             due_s = min(due_s, links.tick(clock_s()))
         self._due_s = due_s
+        self._executor.hand_over()
 
     def _switch(self, now_s: float) -> float:
         """Go on with what another plan needs; return when there is more to do."""

@@ -93,6 +93,8 @@ class Executor:
 
     def __init__(self) -> None:
         self._turns = Turns[_Job]()
+        self._leaving: list[_Job] = []
+        """For the compute thread, see `hand_over`."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._ended: deque[_Job] = deque()
         self._handed = 0
@@ -197,6 +199,17 @@ class Executor:
             for job in jobs:
                 self._finish(job)
 
+    def hand_over(self) -> None:
+        """Wake the compute thread for its jobs: the last thing in a turn of the loop.
+
+        Woken earlier it would only wait for the interpreter, which the turn holds, and
+        be put to sleep and woken a second time.
+        """
+        if self._leaving:
+            for job in self._leaving:
+                self._jobs.put(job)
+            self._leaving.clear()
+
     def collect(self) -> None:
         """Finish what the compute thread has done. Call when `wake_fd` is readable."""
         try:
@@ -228,7 +241,7 @@ class Executor:
             )
             self._thread.start()
         self._handed += 1
-        self._jobs.put(job)
+        self._leaving.append(job)
 
     def _add(self, turns: Turns[_Job], job: _Job) -> None:
         chain = id(job.chain)
@@ -261,11 +274,12 @@ class Executor:
         """Take what was handed off, and wait until a turn has come; False: the end."""
         while True:
             wait_s = turns.due_s() - time.monotonic()
+            if wait_s <= 0 and self._jobs.empty():
+                return True
             try:
-                if wait_s > 0:
-                    job = self._jobs.get(timeout=min(wait_s, threading.TIMEOUT_MAX))
-                else:
-                    job = self._jobs.get_nowait()
+                job = self._jobs.get(
+                    timeout=min(max(wait_s, 0.0), threading.TIMEOUT_MAX)
+                )
             except Empty:
                 return True
             if job is None:

@@ -40,6 +40,7 @@ def executor() -> Iterator[Executor]:
 def collected(executor: Executor, done: list[Any]) -> None:
     """Collect until something is done, as the I/O loop does."""
     end_s = time.monotonic() + LIMIT_S
+    executor.hand_over()
     while not done and time.monotonic() < end_s:
         select.select([executor.wake_fd], [], [], LIMIT_S)
         executor.collect()
@@ -88,6 +89,7 @@ def test_error_on_the_thread_is_raised_in_the_loop(executor: Executor) -> None:
     failing = chain(fail)
     executor.place(failing, 2 * HAND_OFF_S)
     executor.submit(failing, [1], lambda *_: None)
+    executor.hand_over()
     select.select([executor.wake_fd], [], [], LIMIT_S)
     with pytest.raises(ActorError, match="actor 'a': ValueError: told to"):
         executor.collect()
@@ -114,6 +116,7 @@ def test_results_from_the_thread_outlive_the_memory_of_their_actor(
     for number in range(5):
         executor.defer(long, [number], lambda r, *_: done.append(float(r[0][0])))
     executor.submit(last, [None], lambda *_: None)
+    executor.hand_over()
     end_s = time.monotonic() + LIMIT_S
     while not fired and time.monotonic() < end_s:
         pass  # the loop is late: the thread has done all of it
@@ -137,6 +140,7 @@ def test_age_of_a_firing_on_the_thread_outlives_inline_firings(
     hung = chain(wait)
     executor.place(hung, 0.5)
     executor.submit(hung, [1], lambda r, *_: done.append(r))
+    executor.hand_over()
     end_s = time.monotonic() + LIMIT_S
     while executor.firing(time.monotonic()) == (0.0, 0.0) and time.monotonic() < end_s:
         pass
@@ -267,6 +271,7 @@ def test_sessions_take_turns_on_the_thread(executor: Executor) -> None:
         executor.defer(
             made, [token], lambda r, *_: done.append(int(r[0])), session=session
         )
+    executor.hand_over()
     hold.append(True)
     end_s = time.monotonic() + LIMIT_S
     while len(done) < 5 and time.monotonic() < end_s:
