@@ -14,7 +14,6 @@ A connection is known by its descriptor, which libzmq tells with its monitor's e
 and with each message. Closing means shutting down: the descriptor stays libzmq's.
 """
 
-import os
 import resource
 import socket
 import struct
@@ -183,15 +182,15 @@ class Connections:
 
 @contextmanager
 def _end(fd: int) -> Iterator[socket.socket]:
-    """Give a connection of libzmq's as a socket of our own, for a moment."""
-    copy = os.dup(fd)
+    """Give a connection of libzmq's as a socket of our own, for a moment.
+
+    It is told what kind it is: Python would ask the kernel otherwise.
+    """
+    end = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=fd)
     try:
-        end = socket.socket(fileno=copy)
-    except OSError:  # not a socket any more
-        os.close(copy)
-        raise
-    with end:
         yield end
+    finally:
+        end.detach()  # it stays libzmq's
 
 
 def _received(end: socket.socket) -> int:

@@ -237,7 +237,7 @@ def _build(body: Any) -> Control:
         }
     if cls is Beat:
         body["dead"] = tuple(_name(name) for name in _typed(body["dead"], list))
-    for key, check in _CHECKS.items():
+    for key, check in _CHECKS_OF[cls]:
         if key in body:
             body[key] = check(body[key])
     return cls(**body)
@@ -306,4 +306,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "offset": lambda v: _uint(v, 64),
     "total": lambda v: _uint(v, 64),
     "data": lambda v: _typed(v, bytes),
+}
+_CHECKS_OF: Mapping[type[Control], Sequence[tuple[str, Callable[[Any], Any]]]] = {
+    cls: [(name, _CHECKS[name]) for name in names if name in _CHECKS]
+    for cls, names in _NAMES.items()
 }
