@@ -30,7 +30,7 @@ class Pulse:
     """
 
     def __init__(self, now_s: float) -> None:
-        self.due_s = now_s + BEAT_S
+        self.due_s = _next_s(now_s, BEAT_S)
         self._beat_s = now_s
         self._unused = 0
         """Beats since a token was sent."""
@@ -63,13 +63,14 @@ class Pulse:
 
     def skip(self, now_s: float) -> None:
         """There is nobody to beat for yet."""
-        self.due_s = now_s + BEAT_S
+        self.due_s = _next_s(now_s, BEAT_S)
 
     def beat(self, session: int, about: str, now_s: float) -> Beat:
         """Return a beat, which is sent now."""
         self._beat_s = now_s
         self._unused += 1
-        self.due_s = now_s + (BEAT_S if self._unused <= IDLE_BEATS else IDLE_BEAT_S)
+        every_s = BEAT_S if self._unused <= IDLE_BEATS else IDLE_BEAT_S
+        self.due_s = _next_s(now_s, every_s)
         self._asked_s = min(self._asked_s, now_s)
         clock_us, echo_us, held_us = self.clock.stamps(now_s)
         self._sent_us = clock_us
@@ -100,3 +101,12 @@ class Pulse:
         self._asked_s = float("inf")
         self._patience_s = SILENT_S
         self.clock.forget()
+
+
+def _next_s(now_s: float, every_s: float) -> float:
+    """Return when the next beat is due: the links of a device beat together.
+
+    So it wakes once for all of them, and a further one costs it little.
+    """
+    # A beat that is sent on the dot is not due again at once, whatever the rounding.
+    return ((now_s + 2e-6) // every_s + 1) * every_s - 1e-6
