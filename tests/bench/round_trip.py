@@ -7,7 +7,9 @@ socket: DEALER sends the array and waits, ROUTER sends back what came (copies, n
 header). Batches of round trips alternate: device, bare, bare again, in changing order.
 A round trip of the device begins when the source has fired and ends in the sink: fork,
 TX, link, RX, an actor that hands on its token, link, join. The actor runs in the
-server's I/O loop (`inline`) or on its compute thread (`handed off`).
+server's I/O loop (`inline`) or on its compute thread (`handed off`). With `CURVE` both
+devices have keys and the actor runs inline; beside them stand the bare socket without
+keys and one with.
 
 `p50` compares the medians of the batches, `whole` the batches' times, from one firing
 of the source to the next, `CPU` the CPU time of both processes. Each figure is the
@@ -33,6 +35,7 @@ from dataflow.clock import now_s as clock_s
 from dataflow.executor import HAND_OFF_S, TRIALS
 from dataflow.graph import Port, TokenType
 from dataflow.plan import read_plan, write_plan
+from dataflow.wire.keys import Keys, load_keys, new_keys
 from tests.bench.common import (
     Figure,
     arguments,
@@ -49,6 +52,7 @@ from tests.bench.side_by_side import (
     Asked,
     Batches,
     Driver,
+    Other,
     asked,
     device,
     run_pair,
@@ -58,6 +62,7 @@ from tests.support.toy_plan import toy_plan
 from understudy.launch import free_ports
 
 MODULE = "tests.bench.round_trip"
+KINDS = ("inline", "handed off", "CURVE")
 TRIPS = {1_000: 200, 150_000: 100, 1_200_000: 15}
 """Token bytes -> round trips per batch: short enough that no link grows suspicious."""
 BUDGETS = {
@@ -103,8 +108,12 @@ ACTORS: dict[str, type[Behaviour]] = {
 }
 
 
-def make_plan(folder: Path, size: int, *, handed_off: bool) -> None:
-    """Write the plan, its toy actors replaced by ours."""
+def make_plan(folder: Path, size: int, *, handed_off: bool, curve: bool) -> None:
+    """Write the plan, its toy actors replaced by ours, and its keys."""
+    keys = folder / "keys" if curve else None
+    if keys is not None:
+        for name in ("cam.0", "edge.0"):
+            new_keys(keys, name)
     plan = toy_plan(
         folder,
         port=free_ports(1),
@@ -113,6 +122,7 @@ def make_plan(folder: Path, size: int, *, handed_off: bool) -> None:
         window=1,
         deadline_ms=5000,
         local=False,
+        keys=keys,
     )
     ours = {
         "camera[cam.0]": "camera",
@@ -127,26 +137,26 @@ def make_plan(folder: Path, size: int, *, handed_off: bool) -> None:
     write_plan(replace(plan, graph=replace(plan.graph, actors=actors)))
 
 
-def serve(folder: str, port: str, _size: str) -> None:
-    """Be the server: the device, and beside it the bare echo."""
+def echo(port: str, keys: Keys | None = None) -> None:
+    """Send back what comes on `port`, for ever."""
     router = zmq.Context().socket(zmq.ROUTER)
+    if keys is not None:
+        router.curve_server = True
+        router.curve_publickey, router.curve_secretkey = keys.public, keys.secret
     router.bind(f"tcp://127.0.0.1:{port}")
-
-    def echo() -> None:
-        while True:
-            router.send_multipart(router.recv_multipart())
-
-    threading.Thread(target=echo, daemon=True).start()
-    device(read_plan(Path(folder)), "edge.0", ACTORS.__getitem__).run()
+    while True:
+        router.send_multipart(router.recv_multipart())
 
 
-def call(server: str, batches: str, folder: str, port: str, size: str) -> None:
-    """Be the endpoint: run all batches, tell them."""
-    payload: Any = np.ones(int(size), np.float32)
+def bare(payload: Any, port: str, keys: Keys | None = None) -> Other:
+    """Return what sends `payload` to an `echo` and waits, again and again."""
     socket = zmq.Context().socket(zmq.DEALER)
+    if keys is not None:
+        (socket.curve_serverkey,) = keys.peers["edge.0"]
+        socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
     socket.connect(f"tcp://127.0.0.1:{port}")
 
-    def bare(trips: int) -> list[float]:
+    def run(trips: int) -> list[float]:
         latencies = []
         for _ in range(trips):
             start_s = clock_s()
@@ -155,45 +165,80 @@ def call(server: str, batches: str, folder: str, port: str, size: str) -> None:
             latencies.append(clock_s() - start_s)
         return latencies
 
+    return run
+
+
+def serve(folder: str, _size: str, *ports: str) -> None:
+    """Be the server: the device, and beside it the bare echoes."""
+    plan = read_plan(Path(folder))
+    found = [None] if plan.keys is None else [None, load_keys(plan.keys, "edge.0")]
+    for port, keys in zip(ports, found, strict=True):
+        threading.Thread(target=echo, args=(port, keys), daemon=True).start()
+    device(plan, "edge.0", ACTORS.__getitem__).run()
+
+
+def call(server: str, batches: str, folder: str, size: str, *ports: str) -> None:
+    """Be the endpoint: run all batches, tell them."""
+    plan = read_plan(Path(folder))
+    payload = np.ones(int(size), np.float32)
+    plain = bare(payload, ports[0])
+    others = [plain, plain]
+    if plan.keys is not None:
+        others.append(bare(payload, ports[1], load_keys(plan.keys, "cam.0")))
     driver = Driver(
-        [bare, bare],
+        others,
         server=int(server),
         frames=TRIPS[4 * int(size)],
         batches=int(batches),
     )
-    driver.run(device(read_plan(Path(folder)), "cam.0", ACTORS.__getitem__))
+    driver.run(device(plan, "cam.0", ACTORS.__getitem__))
     tell(driver)
 
 
 def measure(bytes_: int, kind: str, pairs: int, batches: int) -> list[Figure]:
     """Return the figures over all batches of several pairs of processes."""
     every = []
+    curve = kind == "CURVE"
     with tempfile.TemporaryDirectory() as folder:
-        make_plan(Path(folder), bytes_ // 4, handed_off=kind == "handed off")
+        make_plan(
+            Path(folder), bytes_ // 4, handed_off=kind == "handed off", curve=curve
+        )
         for _ in range(pairs):
-            given = [folder, free_ports(1), bytes_ // 4]
-            every.append(run_pair(MODULE, given, batches))
-    p50s = [median_ratio(o.p50, b.p50, a.p50) for o, b, a in every]
-    ours, bare, again = (
+            first = free_ports(2 if curve else 1)
+            ports = [first, first + 1] if curve else [first]
+            every.append(run_pair(MODULE, [folder, bytes_ // 4, *ports], batches))
+    p50s = [median_ratio(o.p50, b.p50, a.p50) for o, b, a, *_ in every]
+    ours, plain, again, *keyed = (
         sum(variant, Batches()) for variant in zip(*every, strict=True)
     )
-    more_s = statistics.median(ours.p50) - statistics.median(bare.p50)
+    more_s = statistics.median(ours.p50) - statistics.median(plain.p50)
     budgets = BUDGETS.get((bytes_, kind), {})
     return [
-        Figure("A/A p50", median_ratio(bare.p50, again.p50), "x"),
-        Figure("A/A CPU", median_ratio(bare.cpu, again.cpu), "x"),
-        Figure("bare p50", 1e6 * statistics.median(bare.p50), "us"),
-        Figure("bare CPU", 1e6 * statistics.median(bare.cpu), "us"),
+        Figure("A/A p50", median_ratio(plain.p50, again.p50), "x"),
+        Figure("A/A CPU", median_ratio(plain.cpu, again.cpu), "x"),
+        Figure("bare p50", 1e6 * statistics.median(plain.p50), "us"),
+        Figure("bare CPU", 1e6 * statistics.median(plain.cpu), "us"),
         Figure(
-            "p50", median_ratio(ours.p50, bare.p50, again.p50), "x", budgets.get("p50")
+            "p50", median_ratio(ours.p50, plain.p50, again.p50), "x", budgets.get("p50")
         ),
         Figure("p50, lowest pair", min(p50s), "x"),
         Figure("p50, highest pair", max(p50s), "x"),
         Figure("p50, difference", 1e6 * more_s, "us"),
-        Figure("whole", median_ratio(ours.whole, bare.whole, again.whole), "x"),
+        Figure("whole", median_ratio(ours.whole, plain.whole, again.whole), "x"),
         Figure(
-            "CPU", median_ratio(ours.cpu, bare.cpu, again.cpu), "x", budgets.get("CPU")
+            "CPU", median_ratio(ours.cpu, plain.cpu, again.cpu), "x", budgets.get("CPU")
         ),
+        *(figure for each in keyed for figure in with_keys(ours, each, plain)),
+    ]
+
+
+def with_keys(ours: Batches, keyed: Batches, plain: Batches) -> list[Figure]:
+    """Return what a bare socket with keys costs, and ours against it."""
+    return [
+        Figure("bare with CURVE, p50", median_ratio(keyed.p50, plain.p50), "x"),
+        Figure("bare with CURVE, CPU", median_ratio(keyed.cpu, plain.cpu), "x"),
+        Figure("p50 against bare with CURVE", median_ratio(ours.p50, keyed.p50), "x"),
+        Figure("CPU against bare with CURVE", median_ratio(ours.cpu, keyed.cpu), "x"),
     ]
 
 
@@ -202,12 +247,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--bytes", type=int, choices=TRIPS, action="append")
-    parser.add_argument("--kind", choices=["inline", "handed off"], action="append")
+    parser.add_argument("--kind", choices=KINDS, action="append")
     chosen = parser.parse_args()
     print(conditions("endpoint", "server"))
     tables = {}
     for bytes_ in chosen.bytes or TRIPS:
-        for kind in chosen.kind or ("inline", "handed off"):
+        for kind in chosen.kind or KINDS:
             title = (
                 f"{bytes_} B, {kind}: {chosen.pairs} pairs of processes, each "
                 f"{chosen.batches} batches of {TRIPS[bytes_]} trips"
