@@ -4,6 +4,7 @@ A planted bug is a check taken out. If the fuzzer does not notice within the sta
 number of messages, it is blind there. `python -m tests.fuzz` runs for longer.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -119,7 +120,7 @@ PLANTED: dict[str, tuple[str, object, str, object]] = {
     ),
     "an actor ends the device": ("server", Host, "_failed", _raises_itself),
     "credit is given twice": ("server", Sessions, "answered", _grants_twice),
-    "fields have any type": ("decoders", control, "_CHECKS", {}),
+    "fields have any type": ("decoders", control, "_CHECKS_OF", defaultdict(list)),
     "rejections are not counted": ("server", Sessions, "_reject", _unsound("silent")),
     "zstd frames state the truth": ("decoders", Zstd, "_restore", _any_length),
     "attempts are believed": ("endpoint", Ledger, "answer", _answer_without_bounds),
