@@ -77,7 +77,10 @@ class Turns(Generic[Job]):
     def __init__(self) -> None:
         self._lanes: dict[Hashable, _Lane[Job]] = {}
         self.count = 0
-        """Jobs that wait; read in every turn of the I/O loop."""
+        """Jobs that wait: `len`, for the I/O loop, which asks in every turn."""
+
+    def __len__(self) -> int:
+        return self.count
 
     def add(
         self,

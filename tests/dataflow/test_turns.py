@@ -40,7 +40,7 @@ def test_what_waits_runs_as_one_batch_and_no_more_than_most() -> None:
     turns = Turns[Job]()
     add(turns, *(("a", n) for n in range(6)))
     assert [len(turns.take(0.0)) for _ in range(3)] == [4, 2, 0]
-    assert (turns.count, turns.due_s()) == (0, float("inf"))
+    assert (len(turns), turns.due_s()) == (0, float("inf"))
 
 
 def test_without_batching_each_job_runs_alone_in_order() -> None:
@@ -134,7 +134,7 @@ def test_each_job_leaves_once_in_its_sessions_order_and_in_time(
         if takes:
             take(now)
     now_s = float(len(events))
-    while turns.count:
+    while len(turns):
         now_s = max(now_s, turns.due_s())
         take(now_s)
     assert sorted(n for (_, _, n), _ in left) == list(range(len(events)))
