@@ -177,8 +177,8 @@ def test_a_chain_of_three_servers_is_gone_through_or_around() -> None:
     """Its relays tell what they have lost; without faults the longest way serves."""
 
     def served(faults: tuple[str, ...]) -> Counter[str]:
-        scenario = drawn(3, endpoints=1, servers=3, local=True, chained=True)
-        return _served(simulate(Setup(3, scenario, frames=300, faults=faults)))
+        scenario = drawn(4, endpoints=1, servers=3, local=True, chained=True)
+        return _served(simulate(Setup(4, scenario, frames=300, faults=faults)))
 
     assert served(()).keys() == {"edge.0+edge.1+edge.2"}
     assert served(("crash",)).keys() > {"edge.0+edge.1+edge.2", "edge.0+edge.2"}
