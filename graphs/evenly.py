@@ -1,7 +1,9 @@
 """A model cut into parts of about the same work."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import combinations
 
 from dataflow.errors import UnderstudyError
 from graphs.cuts import cuts
@@ -58,22 +60,37 @@ def _divide(
     places: Sequence[tuple[int, int]], total: int, parts: int
 ) -> tuple[int, ...]:
     """Return which of `places`, (work in front, bytes), divide the work best."""
-    # Per place of the last cut so far: the largest part, the bytes, all the cuts.
-    best: list[tuple[int, int, tuple[int, ...]]] = [
-        (at, size, (index,)) for index, (at, size) in enumerate(places)
-    ]
+    ends = [0, *(at for at, _ in places), total]
+    sizes = sorted({b - a for a, b in combinations(ends, 2)})
+    least = bisect_left(
+        sizes, True, key=lambda size: _cheapest(places, total, parts, size) is not None
+    )
+    found = _cheapest(places, total, parts, sizes[least])
+    assert found is not None  # one part may be as large as the whole
+    return found
+
+
+def _cheapest(
+    places: Sequence[tuple[int, int]], total: int, parts: int, most: int
+) -> tuple[int, ...] | None:
+    """Return the division of fewest bytes with no part above `most`; None: none is."""
+    best: dict[int, tuple[int, tuple[int, ...]]] = {
+        index: (size, (index,)) for index, (at, size) in enumerate(places) if at <= most
+    }
     for _ in range(parts - 2):
-        best = [
-            min(
-                (max(most, at - places[end][0]), crossing + size, (*before, index))
-                for end, (most, crossing, before) in enumerate(best[:index])
-            )
-            if index
-            else (total + 1, 0, ())
+        best = {
+            index: (min(before)[0] + size, (*min(before)[1], index))
             for index, (at, size) in enumerate(places)
-        ]
-    ends = zip(best, places, strict=True)
-    return min((max(m, total - at), b, cuts) for (m, b, cuts), (at, _) in ends)[2]
+            if (
+                before := [
+                    cuts
+                    for end, cuts in best.items()
+                    if end < index and at - places[end][0] <= most
+                ]
+            )
+        }
+    last = [cuts for i, cuts in best.items() if total - places[i][0] <= most]
+    return min(last)[1] if last else None
 
 
 def macs_of(model: Model, index: int) -> int:

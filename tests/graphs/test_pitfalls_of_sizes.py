@@ -71,6 +71,70 @@ def test_input_crosses_every_cut_because_its_shape_is_read_at_the_end(
     assert "Shape" not in [n.op_type for n in file_of(path, 2).graph.node]
 
 
+WEIGHTS = {
+    "w": np.ones((2, 3, 1, 1), np.float32),
+    "two": np.array([2]),
+    "four": np.array([4]),
+    "half": np.array(0.5, np.float32),
+    "rest": np.array([-1]),
+    "minus": np.array([-1, -1, 4, 4]),
+    "flat": np.array([0]),
+}
+CHAINS = {
+    "slice and concat": [
+        node("Shape", ["b"], ["s"]), node("Slice", ["s", "two", "four"], ["t"]),
+        node("Concat", ["rest", "t"], ["target"], axis=0),
+    ],
+    "part of a shape": [
+        node("Shape", ["b"], ["s"], start=2), node("Identity", ["s"], ["t"]),
+        node("Concat", ["rest", "t"], ["target"], axis=0),
+    ],
+    "floats": [
+        node("Shape", ["b"], ["s"], start=3), node("Cast", ["s"], ["f"], to=1),
+        node("Mul", ["f", "half"], ["h"]), node("Floor", ["h"], ["g"]),
+        node("Cast", ["g"], ["t"], to=7),
+        node("Concat", ["rest", "t"], ["target"], axis=0),
+    ],
+    "product": [
+        node("Size", ["b"], ["n"]), node("Unsqueeze", ["n", "flat"], ["u"]),
+        node("Div", ["u", "four"], ["d"]),
+        node("Concat", ["d", "four"], ["target"], axis=0),
+    ],
+    "a choice": [
+        node("Shape", ["b"], ["s"]), node("Equal", ["minus", "rest"], ["is"]),
+        node("Where", ["is", "s", "minus"], ["target"]),
+    ],
+    "ones": [
+        node("Shape", ["b"], ["s"], start=2), node("ConstantOfShape", ["s"], ["z"]),
+        node("ReduceSum", ["z"], ["u"], keepdims=0), node("Cast", ["u"], ["v"], to=7),
+        node("Shape", ["b"], ["target"]),
+    ],
+}  # fmt: skip
+"""How exporters compute a size, each ending with ``target``."""
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_whatever_is_computed_with_fixed_sizes_is_what_a_runtime_computes(
+    written: Written, name: str
+) -> None:
+    path = written(
+        model_of(
+            [
+                node("Conv", ["x", "w"], ["a"]),
+                node("Relu", ["a"], ["b"]),
+                *CHAINS[name],
+                node("Reshape", ["b", "target"], ["c"]),
+                node("Relu", ["c"], ["y"]),
+            ],
+            {"x": [1, 3, 4, 4]},
+            weights=WEIGHTS,
+        )
+    )
+    assert cut_everywhere(path) == ["a", "b", "c"]
+    operators = {n.op_type for n in Model.read(path).nodes}
+    assert operators.isdisjoint({"Shape", "Size", "Slice", "Concat", "Where"})
+
+
 def test_batch_stays_open_where_the_shape_is_read_at_the_end(written: Written) -> None:
     path = written(reshaping(FLAT, ["N", 3, 4, 4]))
     model = Model.read(path)
