@@ -72,7 +72,7 @@ def open_session(
         where = model if isinstance(model, Path) else "model"
         raise UnderstudyError(
             f"{where}: onnxruntime {onnxruntime.__version__} cannot load it "
-            f"({first_line(error)})"
+            f"({first_line(error)}); check it with onnx.checker"
         ) from None
 
 

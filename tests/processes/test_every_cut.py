@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from actors.trial import Array, open_session, run
@@ -173,6 +174,24 @@ def test_model_cut_on_two_devices_answers_as_the_whole(
         error = deploy(path, found[index][0], Path.cwd())
         assert error is not None
         assert error <= ERROR_MAX
+
+
+def test_model_with_its_weights_in_another_file_is_deployed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a device gets is one file: a plan does not name weights elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "light.onnx"
+    onnx.save_model(
+        with_weights("squeezenet"),
+        str(path),
+        save_as_external_data=True,
+        location="weights.data",
+    )
+    found = single(Model.read(path))
+    error = deploy(path, found[len(found) // 2][0], tmp_path)
+    assert error is not None
+    assert error <= ERROR_MAX
 
 
 @pytest.mark.slow
