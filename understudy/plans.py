@@ -80,6 +80,11 @@ def compile_deployment(
         UnderstudyError: Something in the files is wrong; all of it is said.
     """
     if path.is_dir():
+        if codec is not None:
+            raise MisuseError(
+                f"{path}: is a plan, compiled with its codec; give the deployment file "
+                f"to have it with '{codec}'"
+            )
         return _plan_in(path, device)
     # Compiling needs the onnx library, which a device with a plan never imports.
     from graphs.compile import compile_plan

@@ -30,6 +30,7 @@ def run_all(
     seconds: float | None,
     insecure: bool,
     metrics: "Address | None",
+    codec: str | None,
     view: View,
     say: Callable[[str], None],
 ) -> Judged:
@@ -41,6 +42,7 @@ def run_all(
         seconds: How long the sources fire; None: until they end.
         insecure: Let devices listen beyond loopback without keys.
         metrics: Where the first device serves its metrics, if it is asked to.
+        codec: Of every cut, in place of the file's; None: as it says.
         view: How it is shown.
         say: Prints a line.
 
@@ -48,7 +50,7 @@ def run_all(
         UnderstudyError: A device did not start.
     """
     folder = new_run_folder(run_folder, deployment.stem)
-    plan = compile_deployment(deployment, folder / PLAN_FOLDER)
+    plan = compile_deployment(deployment, folder / PLAN_FOLDER, codec=codec)
     keep_plan(plan, folder)
     servers = [d.name for d in plan.devices.values() if d.role == "server"]
     endpoints = [d.name for d in plan.devices.values() if d.role == "endpoint"]

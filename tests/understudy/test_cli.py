@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -23,6 +24,7 @@ from dataflow.wire.keys import new_keys
 from graphs.deployment import CODECS
 from understudy.cli import main
 from understudy.commands.demo import demo
+from understudy.commands.up import up
 from understudy.launch import free_ports
 
 LIMIT_S = 30
@@ -672,6 +674,9 @@ def test_up_with_a_device_that_fails_is_status_1(
     assert (here / "run" / "report.html").is_file()
 
 
-def test_demo_takes_every_codec_that_a_deployment_file_does() -> None:
-    (option,) = (p for p in demo.params if p.name == "codec")
+@pytest.mark.parametrize("command", [demo, up])
+def test_every_codec_that_a_deployment_file_takes_can_be_given(
+    command: click.Command,
+) -> None:
+    (option,) = (p for p in command.params if p.name == "codec")
     assert list(option.type.choices) == list(CODECS)  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from understudy.commands.ending import Stoppable, conclude, tell_native, writable
-from understudy.commands.options import JSON, RUN, Finite
+from understudy.commands.options import CODEC, JSON, RUN, Finite
 
 
 @click.command()
@@ -39,24 +39,11 @@ from understudy.commands.options import JSON, RUN, Finite
 )
 @click.option(
     "--codec",
-    type=click.Choice(
-        [
-            "none",
-            "zstd",
-            "lz4",
-            "float16",
-            "float16+zstd",
-            "float16+lz4",
-            "int8",
-            "int8+zstd",
-            "int8+lz4",
-            "auto",
-        ]
-    ),
+    type=CODEC,
     metavar="CODEC",
     default="none",
     show_default=True,
-    help="How features cross: float16, int8, zstd, lz4, int8+zstd, …",
+    help="How features cross: float16, int8, zstd, lz4, int8+zstd, …, auto.",
 )
 @JSON
 @RUN

@@ -50,6 +50,21 @@ LOG_FORMAT = click.option(
 INSECURE = click.option(
     "--insecure", is_flag=True, help="Listen beyond loopback without keys."
 )
+CODEC = click.Choice(
+    [
+        "none",
+        "zstd",
+        "lz4",
+        "float16",
+        "float16+zstd",
+        "float16+lz4",
+        "int8",
+        "int8+zstd",
+        "int8+lz4",
+        "auto",
+    ]
+)
+"""As `graphs.deployment.CODECS`, which takes long to import."""
 DIMS = click.option(
     "--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Fix an open dimension."
 )

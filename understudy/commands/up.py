@@ -7,6 +7,7 @@ import click
 
 from understudy.commands.ending import Stoppable, conclude, tell_native, writable
 from understudy.commands.options import (
+    CODEC,
     DEPLOYMENT,
     INSECURE,
     JSON,
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 @INSECURE
 @METRICS
 @LOG_FORMAT
+@click.option(
+    "--codec",
+    type=CODEC,
+    metavar="CODEC",
+    help="How tensors cross every cut, in place of what DEPLOYMENT says.",
+)
 @click.option("--plain", is_flag=True, help="Print a line a second, in any case.")
 @JSON
 def up(
@@ -37,6 +44,7 @@ def up(
     insecure: bool,
     metrics: str | None,
     log_format: "Style",
+    codec: str | None,
     plain: bool,
     json_file: Path | None,
 ) -> None:
@@ -62,6 +70,7 @@ def up(
             seconds=seconds,
             insecure=insecure,
             metrics=metrics_address(metrics),
+            codec=codec,
             view=view_for(log_format, plain=plain),
             say=click.echo,
         )
