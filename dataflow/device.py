@@ -11,8 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataflow.cast import Cast, Library
@@ -25,14 +23,15 @@ from dataflow.executor import Executor
 from dataflow.host import Host
 from dataflow.links import Links
 from dataflow.loading import LOOK_S, Loading
+from dataflow.options import Options
 from dataflow.plan import Plan
 from dataflow.plans import largest_frame_bytes
 from dataflow.play import Play, Stage
 from dataflow.segments import Peer, Segments
 from dataflow.signals import HANG_UP, Signals
-from dataflow.status import status_of
+from dataflow.status import rejections, status_of
 from dataflow.stream import Stream
-from dataflow.switching import Reread, Switching
+from dataflow.switching import Switching
 from dataflow.wire.control import Want, pack_control
 from dataflow.wire.happenings import FromRoute, Happening, Woken
 from dataflow.wire.header import VERSION
@@ -51,28 +50,6 @@ GREETING_S = 5.0
 FAREWELL_S = 0.15
 """How long a stopping server still answers what it has."""
 _NEVER_S = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How one device is run.
-
-    Attributes:
-        run_folder: Where results and events are written; None: nowhere.
-        insecure: Listen beyond loopback without keys.
-        seconds: End the sources after this long; None: when they end themselves.
-        stdin: End when standard input does: with the process that started us.
-        metrics: Where its metrics are served, if they are: said in the log.
-        reread: Reads the plans again when SIGHUP tells that there may be others; None:
-            SIGHUP ends the device, as it ends any process.
-    """
-
-    run_folder: Path | None = None
-    insecure: bool = False
-    seconds: float | None = None
-    stdin: bool = False
-    metrics: str = ""
-    reread: Reread | None = None
 
 
 class Device:
@@ -458,7 +435,4 @@ class Device:
 
     def _rejected(self) -> Counter[str]:
         """Return how many messages were thrown away, by reason."""
-        parts = [self._events.rejected.copy(), self._transport.rejected.copy()]
-        if self._host is not None:
-            parts.append(self._host.sessions.rejected.copy())
-        return sum(parts, Counter())
+        return rejections(self._events, self._transport, self._host)

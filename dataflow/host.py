@@ -21,25 +21,18 @@ from dataflow.executor import Done, Executor
 from dataflow.hosted import Hosted, MakeChain, Repertoire
 from dataflow.onward import Onward, ways_of
 from dataflow.plan import Plan
+from dataflow.reception import Reception
 from dataflow.segments import Peer, Segments
-from dataflow.status import status_text, streams_of
-from dataflow.wire.allowance import GREETING_COST, PIECE_COST, STATUS_COST, Allowances
+from dataflow.status import streams_of
+from dataflow.wire.allowance import Allowances
 from dataflow.wire.control import (
-    Hello,
-    Piece,
-    Refuse,
-    StatusReply,
-    StatusRequest,
-    Want,
-    control_version,
+    Control,
     is_control,
     pack_control,
-    unpack_control,
 )
 from dataflow.wire.happenings import FromRoute
 from dataflow.wire.header import (
     HEADER_BYTES,
-    VERSION,
     Header,
     Kind,
     Nack,
@@ -86,9 +79,6 @@ class Host:
         self._transport = transport
         self._executor = executor
         self._events = events
-        self._status = status
-        self._keys = keys
-        self._segments = segments
         self.repertoire = Repertoire(
             plans, device=device, make_chain=make_chain, executor=executor
         )
@@ -98,6 +88,15 @@ class Host:
             incarnation=incarnation,
             token_bytes={s: hosted.token_bytes for s, hosted in self._hosted.items()},
             codecs={s: hosted.codec for s, hosted in self._hosted.items()},
+        )
+        self._reception = Reception(
+            device,
+            sessions=self.sessions,
+            segments=segments,
+            transport=transport,
+            status=status,
+            keys=keys,
+            greet=self._greet,
         )
         self.relay = Relay(device, ways_of(plans, device))
         self._onward: Onward | None = None
@@ -160,7 +159,7 @@ class Host:
             if not is_control(frames[0]):
                 cost = self._data(route, frames, now_s)
             else:
-                cost = self._control(event, now_s)
+                cost = self._reception.receive(event, now_s)
         except PeerError as error:
             self._events.reject(error, self._transport.owner(key) or "")
         # The two lanes of a session share their route but for the last byte.
@@ -221,51 +220,8 @@ class Host:
             ],
         }
 
-    def _control(self, event: FromRoute, now_s: float) -> float:
-        """Act on a control message; return what it costs its sender."""
-        route, frame = event.route, event.frames[0]
-        if control_version(frame) != VERSION:
-            why = (
-                f"device '{self._device}': speaks protocol version {VERSION}, its peer "
-                f"version {control_version(frame)}; install the same understudy on both"
-            )
-            # The version byte alone tells the peer, whatever the rest means to it.
-            self._transport.reply(route, [pack_control(Refuse(0, why))])
-            raise PeerError(why, "version")
-        message = unpack_control(frame)
-        if isinstance(message, StatusRequest):
-            text = status_text(self._status())
-            self._transport.reply(route, [pack_control(StatusReply(text))])
-            return STATUS_COST
-        if isinstance(message, Want | Piece):
-            return self._segment(route, message, now_s)
-        if isinstance(message, Hello) and self._keys:
-            # A name belongs to its key: else one device could end another's session.
-            owner = self._transport.owner(event.key)
-            if owner != message.device:
-                why = (
-                    f"device '{message.device}': greets '{self._device}' with the key "
-                    f"of '{owner}'; give each device the secret key of its own name"
-                )
-                refuse = Refuse(message.session, why)
-                self._transport.reply(route, [pack_control(refuse)])
-                raise PeerError(why, "key")
+    def _greet(self, route: bytes, message: Control, now_s: float) -> None:
         self._do(self.sessions.control(route, message, now_s), now_s)
-        return GREETING_COST if isinstance(message, Hello) else 1.0
-
-    def _segment(self, route: bytes, message: Want | Piece, now_s: float) -> float:
-        """Give or take a piece of a segment; return what it costs its sender."""
-        session = self.sessions.on(route)
-        if session is None:
-            raise PeerError(f"{message.kind} outside of a session; dropped", "session")
-        session.heard_s = now_s
-        if isinstance(message, Want):
-            piece = self._segments.give(message)
-            self._transport.reply(route, [pack_control(piece)])
-        else:
-            peer = Peer(session.device, session.number, route)
-            self._segments.take(peer, message, now_s)
-        return PIECE_COST
 
     def _data(self, route: bytes, frames: list[Any], now_s: float) -> float:
         """Act on a data message; return what it costs: nothing within its credit."""

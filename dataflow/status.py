@@ -2,16 +2,19 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dataflow.cores import cores_text
+from dataflow.events import EventLog
 from dataflow.plan import Device
 from dataflow.wire.control import CONTROL_BYTES_MAX, NAME_CHARS_MAX
 
 if TYPE_CHECKING:
     from dataflow.host import Host
     from dataflow.switching import Switching
+    from dataflow.wire.transport import Transport
 
 STATUS_CHARS_MAX = CONTROL_BYTES_MAX - 256
 ABOUT_TYPES: Mapping[str, type] = {
@@ -62,6 +65,16 @@ def status_of(
         "rejected": dict(rejected),
         **({} if host is None else host.describe()),
     }
+
+
+def rejections(
+    events: EventLog, transport: "Transport", host: "Host | None"
+) -> Counter[str]:
+    """Return how many messages were thrown away, by reason."""
+    parts = [events.rejected.copy(), transport.rejected.copy()]
+    if host is not None:
+        parts.append(host.sessions.rejected.copy())
+    return sum(parts, Counter())
 
 
 def status_text(status: dict[str, Any]) -> str:

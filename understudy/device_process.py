@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from actors import behaviour
 from dataflow.cast import Library
-from dataflow.device import Device, Options
+from dataflow.device import Device
+from dataflow.options import Options
 from dataflow.plan import Plan
 from dataflow.plans import check_together
 from understudy.plans import compile_deployment, keep_plan, new_run_folder

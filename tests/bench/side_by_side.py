@@ -20,8 +20,9 @@ from typing import Any
 
 from dataflow.behaviour import Behaviour, Params, Sink, Source
 from dataflow.clock import now_s as clock_s
-from dataflow.device import Device, Options
+from dataflow.device import Device
 from dataflow.graph import Port
+from dataflow.options import Options
 from dataflow.outcome import Outcome
 from dataflow.plan import Plan
 from tests.bench.common import cpu_s
