@@ -31,9 +31,9 @@ from understudy.run_folder import PLAN_FOLDER, read_run
 FRAMES = 40
 WARM = 5
 """First frames of a run that do not count: memory is touched for the first time."""
-REST = 0.5
-"""Share of the time between two frames in which the endpoint rests."""
-RATE_HZ_MAX = 50.0
+LOAD = 0.3
+"""Share of the time with a frame under way: none should wait for the one before."""
+RATE_HZ_MAX = 20.0
 EXCESS = 1.5
 """How much more is asked for than the predicted throughput, to measure it."""
 THROUGHPUT_S = 3.0
@@ -128,7 +128,7 @@ class _Stage:
 def _tried(
     stage: _Stage, row: Row, folder: Path, *, frames: int, throughput: bool
 ) -> Measured:
-    rate_hz = min(RATE_HZ_MAX, REST * 1e3 / row.cost.total_ms)
+    rate_hz = min(RATE_HZ_MAX, LOAD * 1e3 / row.cost.total_ms)
     script = Script(rate_hz, 4)
     seconds = (frames + WARM) / rate_hz
     results = _run(stage, row, folder / "latency", script, seconds)

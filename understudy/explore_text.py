@@ -75,7 +75,7 @@ def _table(
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("slowest", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for row in _shown(panel, everything):
         table.add_row(
             "*" if row.best else "=" if row.tie else "",
@@ -132,7 +132,7 @@ def _number(value: float | None) -> str:
 def _remarks(row: Row) -> str:
     """Return what is to be known of a row beside its figures."""
     if row.excluded:
-        return row.excluded[0]
+        return "excluded"
     known = row.source in ("measured", "modelled")  # said of the device, above
     remarks = [] if known else [row.source]
     if row.raw_input:
@@ -155,6 +155,9 @@ def _shown(panel: Panel, everything: bool) -> Sequence[Row]:
 
 def _closing(panel: Panel, everything: bool) -> Iterator[str]:
     yield panel.why
+    for row in _shown(panel, everything):
+        if row.excluded and panel.best is not None and row.kind != "local":
+            yield f"{row.label} is excluded: {', '.join(row.excluded)}"
     if len(panel.thresholds) > 1:
         yield "the quickest by rate: " + "; ".join(
             f"{t.label}{_codec(t.codec)} from {t.from_mbit_s:.3g} Mbit/s"

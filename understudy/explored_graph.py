@@ -64,8 +64,7 @@ def _write_pictures(folder: Path, model: Model, ports: list[str]) -> _Written:
     np.savez(folder / FRAMES_FILE, x=pixels)
     scale, offset = 1 / DEVIATION, -MEAN / DEVIATION
     prepared = [
-        f"  # Mean {MEAN}, deviation {DEVIATION} become 0 and 1; write what yours",
-        "  # wants.",
+        "  # Write what your network wants of pixels from 0 to 255.",
         f"  {PREPARE}: {{type: normalise, scale: {scale!r}, offset: {offset!r}}}",
     ]
     fifos = [f"{SOURCE}.frame -> {PREPARE}.pixels"]
