@@ -65,6 +65,9 @@ class Model:
     """A loaded ONNX model.
 
     Attributes:
+        makes: For each node, the tensors that it makes; outputs left out are skipped.
+        producer: Tensor -> the node that makes it.
+        reads: For each node, the tensors that it reads, in whatever way.
         where: Path of the file, for messages.
         sha256: Of the file and of the external data that it names.
         proto: Its content; not to be changed.
@@ -84,11 +87,9 @@ class Model:
         self.inputs = inputs_of(proto)
         self.outputs = tuple(o.name for o in graph.output)
         self.nodes: tuple[onnx.NodeProto, ...] = tuple(graph.node)
+        self.makes = tuple(tuple(filter(None, node.output)) for node in self.nodes)
         self.producer = {
-            name: index
-            for index, node in enumerate(self.nodes)
-            for name in node.output
-            if name
+            name: index for index, made in enumerate(self.makes) for name in made
         }
         self.reads = tuple(tuple(reads(node)) for node in self.nodes)
         self._tokens: dict[str, TokenType] = {}

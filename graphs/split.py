@@ -14,10 +14,10 @@ model's inputs.
 """
 
 import hashlib
-import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain, pairwise
 
 from dataflow.errors import UnderstudyError
 from graphs.external import Carry, SharedWeights, inlined
@@ -223,7 +223,7 @@ def split_often(
     """
     single = [split(model, cut, outputs, given) for cut in cuts]
     segments = [single[0].head]
-    for before, after in itertools.pairwise(single):
+    for before, after in pairwise(single):
         entering = [tensor.name for tensor in before.cut]
         leaving = [tensor.name for tensor in after.cut]
         made = {*leaving, *before.tail.made} - set(after.tail.made)
@@ -247,8 +247,8 @@ def front(
     reached = set(cut)
     for index, read in enumerate(model.reads):
         if index not in head and not reached.isdisjoint(read):
-            behind.update(model.nodes[index].output)
-            reached.update(model.nodes[index].output)
+            behind.update(model.makes[index])
+            reached.update(model.makes[index])
     return [name for name in names if name not in behind]
 
 
@@ -283,7 +283,7 @@ class _Sides:
     ) -> None:
         self._model = model
         self.head = needed(model, (*cut, *in_front), given)
-        made = {name for index in self.head for name in model.nodes[index].output}
+        made = set(chain.from_iterable(model.makes[index] for index in self.head))
         known = (made | set(model.inputs) | set(given)) & model.dynamic
         self._known = known - set(cut)
         self.tail = needed(model, behind, known | set(cut))
@@ -291,7 +291,7 @@ class _Sides:
     def passing(self) -> list[str]:
         """Return what the tail reads, other than the cut, of what the head knows."""
         reads = self._model.reads
-        read = {name for index in self.tail for name in reads[index]}
+        read = set(chain.from_iterable(reads[index] for index in self.tail))
         return in_order(self._model, read & self._known)
 
 
@@ -351,7 +351,8 @@ def _segment(
     nodes = sorted(needed(model, made, given) if found is None else found)
     offered = dict.fromkeys((*model.inputs, *given))
     copied = [name for name in made if name in offered]
-    read = {name for index in nodes for name in model.reads[index]} | set(copied)
+    read = set(chain.from_iterable(model.reads[index] for index in nodes))
+    read.update(copied)
     inputs = [name for name in offered if name in read]
     _check_closed(model, nodes, inputs, read)
     return Segment(
@@ -366,8 +367,8 @@ def _check_closed(
     model: Model, nodes: Iterable[int], inputs: Iterable[str], read: Collection[str]
 ) -> None:
     """Check that what a segment reads is its inputs and weights, and nothing else."""
-    made = {name for index in nodes for name in model.nodes[index].output}
-    missing = set(read) - made - model.weights - set(inputs)
+    made = chain.from_iterable(model.makes[index] for index in nodes)
+    missing = set(read).difference(made, model.weights, inputs)
     # A name that nobody makes is a fault of the model, not of the cut.
     if missing:
         raise UnderstudyError(

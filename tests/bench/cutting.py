@@ -3,8 +3,9 @@
     python -m tests.bench.cutting [--rounds N] [--json FILE]
 
 A round reads nothing: it takes a model that is in memory, anew, finds its cuts, and
-makes head and tail of every single cut, as files that refer to shared weights. The
-figure is the least of the rounds, for what is slower was another process.
+makes head and tail of every single cut, as files that refer to shared weights. Those
+are written once a model, which is not in the figure. It is the least of the rounds, for
+what is slower was another process.
 
 Models: light ones of the onnx package, with weights of the right size, zeros, in a file
 beside the model (their own weights are filled in as they run).
@@ -23,7 +24,7 @@ from onnx import TensorProto, numpy_helper
 from graphs.cuts import cuts
 from graphs.external import SharedWeights
 from graphs.onnx_model import Model
-from graphs.split import split
+from graphs.split import split, whole
 from tests.bench.common import Figure, arguments, conditions, show, write
 from tests.support.light import light_model
 
@@ -77,12 +78,13 @@ def measure(path: Path, rounds: int) -> tuple[float, float, int]:
     """Return seconds to find all cuts and to make the single ones, and how many."""
     finding, making, count = [], [], 0
     read = Model.read(path)
+    weights = SharedWeights(Nothing(), "weights.bin", path.parent)
+    whole(read).referring(weights)
     for _ in range(rounds):
         model = Model(read.proto, str(path), "")
         begun = time.perf_counter()
         alone = [cut.tensors for cut in cuts(model) if len(cut.tensors) == 1]
         found = time.perf_counter()
-        weights = SharedWeights(Nothing(), "weights.bin", path.parent)
         for names in alone:
             for segment in split(model, names, model.outputs).segments:
                 segment.referring(weights)
