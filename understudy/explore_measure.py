@@ -18,7 +18,7 @@ from dataflow.errors import MisuseError, UnderstudyError
 from dataflow.plan import Plan
 from understudy.chaos_faults import breakable_links
 from understudy.costs import Link
-from understudy.exploration import Exploration, Measured, Panel, Row
+from understudy.exploration import Exploration, ExploredDevice, Measured, Panel, Row
 from understudy.explore_subject import Subject
 from understudy.explored_deployment import Script, write_deployment
 from understudy.launch import Launcher, free_ports, wait_ready
@@ -57,6 +57,7 @@ def measured(
     *,
     frames: int = FRAMES,
     throughput: bool = False,
+    slow: Callable[[int], None] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Exploration:
     """Return the exploration with what `rows` of a panel took for real.
@@ -68,18 +69,22 @@ def measured(
         rows: Of the panel; those that no deployment can do are left out.
         frames: Behind each latency.
         throughput: Measure frames per second as well.
+        slow: Makes the process with this number as slow as the first device is
+            modelled to be; without it that device may not be modelled.
         tell: Is told what is tried.
 
     Raises:
-        MisuseError: Some device is modelled, or a link differs in its directions.
+        MisuseError: Some device is modelled and not slowed, or a link differs in its
+            directions.
         UnderstudyError: A device did not start.
     """
-    _check(exploration, panel)
+    _check(exploration.devices[slow is not None :], panel)
     stage = _Stage(
         subject,
         tuple(device.name for device in exploration.devices[1:]),
         tuple(device.profile.session for device in exploration.devices),
         panel.links,
+        slow,
     )
     found = {}
     for row in rows:
@@ -99,8 +104,8 @@ def measured(
     return exploration.with_rows(panel, found)
 
 
-def _check(exploration: Exploration, panel: Panel) -> None:
-    for device in exploration.devices:
+def _check(devices: Iterable[ExploredDevice], panel: Panel) -> None:
+    for device in devices:
         if device.scaled:
             raise MisuseError(
                 f"device '{device.name}': {device.scaled}; processes of this machine "
@@ -123,6 +128,7 @@ class _Stage:
     servers: tuple[str, ...]
     sessions: tuple[SessionFacts, ...]
     links: tuple[Link, ...]
+    slow: Callable[[int], None] | None
 
 
 def _tried(
@@ -205,5 +211,8 @@ def _devices(
                 names = [d.name for d in plan.devices.values() if d.role == role]
                 for name in names:
                     launcher.start(name)
+                    pid = launcher.pid(name)
+                    if role == "endpoint" and stage.slow is not None and pid:
+                        stage.slow(pid)
                 wait_ready(launcher, names)
             yield launcher

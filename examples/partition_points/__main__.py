@@ -10,12 +10,18 @@ from pathlib import Path
 
 from dataflow.errors import UnderstudyError
 from examples.partition_points import figure
+from examples.partition_points.cpu_share import share
 from examples.partition_points.detections import is_raw, write_best_detections
-from examples.partition_points.gains import gains, table
+from examples.partition_points.gains import gains
 from examples.partition_points.points import Points
+from examples.partition_points.tables import run_table, table
 from graphs.onnx_model import Model
 from understudy.candidates import CODECS, Device
 from understudy.costs import Link
+from understudy.explore_measure import candidates
+from understudy.explore_measure import measured as run_rows
+from understudy.explore_page import write_folder
+from understudy.explore_subject import read_subject
 from understudy.explore_words import parse_link
 from understudy.exploring import Wish, explore
 from understudy.profile_file import Profile, read_profile, write_profile
@@ -25,6 +31,8 @@ from understudy.progress import Progress
 
 LINKS = ("100mbit,1ms", "16mbit,5ms")
 SLOW = 15.0
+TRIED = 4
+"""Partitions that are run for real, beside all local and the frame as it is."""
 
 
 def main() -> None:
@@ -49,6 +57,7 @@ def _options() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder for figure, data and profile")
     add("--slow", type=float, default=SLOW, help="the endpoint, times; %(default)g")
     add("--link", action="append", help=f"RATE,RTT; default: {' and '.join(LINKS)}")
+    add("--limit", action="store_true", help="also run the best on 1/SLOW core: root")
     add("--codec", choices=CODECS, default="none", help="of the cut; %(default)s")
     return parser.parse_args()
 
@@ -61,7 +70,8 @@ def _explore(options: argparse.Namespace) -> None:
     links = [parse_link(text) for text in options.link or LINKS]
 
     def at(slow: float) -> list[Points]:
-        return _points(model, measured, slow, links, options.codec)
+        wish = _wish(measured, slow, links, options.codec)
+        return [Points.of(panel) for panel in explore(model, wish).panels]
 
     found = at(options.slow)
     gained = gains(at)
@@ -82,9 +92,10 @@ def _explore(options: argparse.Namespace) -> None:
         ("gains", figure.gains(gained)),
     ):
         (options.out / f"{name}.svg").write_text(drawn)
-    print(
-        f"\n{table(found)}\n{options.out / 'points.svg'}\n{options.out / 'gains.svg'}"
-    )
+        print(options.out / f"{name}.svg", file=sys.stderr)
+    print(f"\n{table(found)}", end="")
+    if options.limit:
+        _run(file, model, measured, options, links)
 
 
 def _subject(file: Path, out: Path) -> Path:
@@ -107,16 +118,42 @@ def _profile(file: Path, model: Model, kept: Path) -> Profile:
     return made
 
 
-def _points(
-    model: Model, measured: Profile, slow: float, links: list[Link], codec: str
-) -> list[Points]:
+def _wish(measured: Profile, slow: float, links: list[Link], codec: str) -> Wish:
     scaled = f"the profile x {slow:g}" if slow != 1.0 else ""
     devices = (
         Device("endpoint", "profile.json", measured, slow, scaled),
         Device("server", "profile.json", measured),
     )
-    wish = Wish(devices, [[link] for link in links], codecs=("none", codec))
-    return [Points.of(panel) for panel in explore(model, wish).panels]
+    return Wish(devices, [[link] for link in links], codecs=("none", codec))
+
+
+def _run(
+    file: Path,
+    model: Model,
+    measured: Profile,
+    options: argparse.Namespace,
+    links: list[Link],
+) -> None:
+    """Run the best partitions for real, the endpoint on a share of a core."""
+    wish = _wish(measured, options.slow, links, options.codec)
+    found = explore(model, wish)
+    subject = read_subject(file)
+
+    def tell(text: str) -> None:
+        print(f"running {text}", file=sys.stderr)
+
+    with share(1 / options.slow) as limited:
+        for index in range(len(found.panels)):
+            rows = candidates(found.panels[index], TRIED)
+            found = run_rows(
+                found, found.panels[index], subject, rows,
+                throughput=True, slow=limited.hold, tell=tell,
+            )  # fmt: skip
+    page = write_folder(found, options.out / "limited")
+    for panel in found.panels:
+        print(f"\n{panel.name}, the endpoint on 1/{options.slow:g} of a core")
+        print(run_table(panel))
+    print(f"\n{page}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from examples.partition_points.points import Point, Points
+from examples.partition_points.points import Points
 
 SLOWNESS = (1, 2, 5, 10, 15, 20, 30, 50, 75, 100)
 
@@ -53,28 +53,4 @@ def gain(slow: float, points: Points) -> Gain:
         total.number,
         fps.fps / local.fps,
         fps.number,
-    )
-
-
-def table(links: Sequence[Points]) -> str:
-    """Return every point over every link as text."""
-    lines = []
-    for points in links:
-        lines.append(f"{points.link}")
-        lines.append(
-            f"{'#':>3} {'cut':<24} {'kB':>8} {'endpoint':>9} {'commun.':>9} "
-            f"{'both':>8} {'gain':>6} {'total':>8} {'gain':>6} {'1/s':>7} {'gain':>6}"
-        )
-        lines += [_line(point, points.local) for point in points.points]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _line(point: Point, local: Point) -> str:
-    return (
-        f"{point.number:>3} {point.label[:24]:<24} {point.kilobytes:>8.1f} "
-        f"{point.endpoint_ms:>9.1f} {point.communication_ms:>9.1f} "
-        f"{point.waited_ms:>8.1f} {local.waited_ms / point.waited_ms:>6.2f} "
-        f"{point.total_ms:>8.1f} {local.total_ms / point.total_ms:>6.2f} "
-        f"{point.fps:>7.1f} {point.fps / local.fps:>6.2f}"
     )
