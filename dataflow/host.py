@@ -286,10 +286,10 @@ class Host:
             self.refuse(session, header, Nack.EXPIRED)
             return
         packs = self._hosted[header.segment].packs_for(header)
-        send = partial(self._reply, session, header, queue_s, compute_s)
         if packs is None:
-            send(0, results, 0.0, 0.0)
+            self._reply(session, header, queue_s, compute_s, 0, results, 0.0, 0.0)
         else:
+            send = partial(self._reply, session, header, queue_s, compute_s)
             copies = [np.copy(result) for result in results]  # the chain fires on
             self._executor.submit(packs, copies, partial(send, header.codec))
 
@@ -309,7 +309,7 @@ class Host:
         self.answered += 1
         payload_bytes = 0
         for frame in frames:
-            payload_bytes += memoryview(frame).nbytes
+            payload_bytes += memoryview(frame).nbytes if codec else frame.nbytes
         answer = header.answer(
             _ANSWER,
             tensors=len(frames),

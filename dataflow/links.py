@@ -254,7 +254,8 @@ class Links:
         elif kind is _PROBED:
             self._do(link, link.probed(header.session, now_s))
         elif kind is _ANSWER or kind is _NACK:
-            self._do(link, link.answered(header, now_s))
+            if actions := link.answered(header, now_s):
+                self._do(link, actions)
             for stream in self._streams:
                 if stream.attempts.owns(header.stream):
                     stream.attempts.answer(link, header, frames, now_s)

@@ -106,9 +106,10 @@ class Switching:
     @property
     def over(self) -> bool:
         """All streams have ended; there were some."""
-        return bool(self.current.streams) and all(
-            stream.ended or stream.drained for stream in self.streams
-        )
+        for stream in self.streams:  # asked in every turn of the I/O loop
+            if not (stream.ended or stream.drained):
+                return False
+        return bool(self.current.streams)
 
     def tell(self) -> None:
         """Somebody put other plans in the place of ours."""
