@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("dataflow", "actors", "graphs", "native", "understudy", "tests")
 MACHINES = (
     "header timers link_states credit rate pulse ledger rows link sessions "
-    "service_time sampling peer_clock"
+    "service_time sampling peer_clock relay"
 )
 SIMULATION = (
     "device branches stream network dialler endpoint bench onward server faults "

@@ -11,7 +11,8 @@ from dataflow.turns import ALONE, Batching
 from understudy.promise import judge
 from understudy.simulation.faults import FAULTS
 from understudy.simulation.scenario import drawn
-from understudy.simulation.setup import Result, Setup
+from understudy.simulation.seeds import Origin
+from understudy.simulation.setup import Result, Setup, Violation
 from understudy.simulation.simulation import Simulation, simulate
 
 MODES = [
@@ -23,9 +24,17 @@ FRAMES = 40
 """So that the default suite has these seeds done in about five seconds."""
 
 
+DRAWN = Origin((), lambda seed: Setup(seed, drawn(seed), frames=FRAMES))
+
+
 def _run(seeds: Iterable[int], faults: tuple[str, ...] | None = None) -> None:
     for seed in seeds:
-        simulate(Setup(seed, drawn(seed), frames=FRAMES, faults=faults))
+        setup = Setup(seed, drawn(seed), frames=FRAMES, faults=faults)
+        try:
+            simulate(setup)
+        except Violation as violation:
+            violation.add_note(f"to see it again: {DRAWN.command(setup)}")
+            raise
 
 
 def _ways(result: Result) -> set[tuple[str, str]]:
