@@ -188,6 +188,7 @@ class RemoteBranch(Branch):
         if self.ways:
             self.link.way_lost(self.ways[-1])
             self.hopped_s = self.stream.sim.now_s
+            self.wire.server.stir()  # the next beat says what it was
             self.look(now_s)
 
     def reachable(self, now_s: float) -> None:

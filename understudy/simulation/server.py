@@ -179,7 +179,10 @@ class Server(Device):
             self._tick(now_s)
         else:
             self.sim.fail("L3", f"{self.name} is always due, with nothing to do")
-        self.quiet = self._is_quiet()
+        if not self.quiet:
+            self.quiet = self._is_quiet()
+        elif not self._is_quiet():
+            self.stir()
         self.arm()
 
     def _due_s(self) -> float:

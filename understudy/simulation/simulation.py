@@ -73,7 +73,7 @@ class Simulation:
 
     @property
     def wires(self) -> list[Wire]:
-        onward = [server.onward for server in self.servers if server.onward]
+        onward = [s.onward for s in self.servers if s.onward is not None]
         return [w for device in (*self.endpoints, *onward) for w in device.wires]
 
     @property
@@ -247,12 +247,13 @@ class Simulation:
             stream.end()
         deadline_s = max(stream.source.deadline_s for stream in self.streams)
         self._run_until(self.now_s + 1.01 * deadline_s + TURN_S)
-        for server in self.servers:
-            server.check_done()
         for stream in self.streams:
             outcomes, fired = len(stream.results), stream.ledger.fired
             text = f"{outcomes} outcomes of {fired} iterations of {stream.source.name}"
             self.check("S6", outcomes == fired and stream.ledger.idle, text)
+        self._run_until(self.now_s + deadline_s)  # firings nobody waits for any more
+        for server in self.servers:
+            server.check_done()
 
     def _result(self) -> Result:
         run = self._record()
