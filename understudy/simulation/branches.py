@@ -189,7 +189,8 @@ class RemoteBranch(Branch):
             self.link.way_lost(self.ways[-1])
             self.hopped_s = self.stream.sim.now_s
             self.wire.server.stir()  # the next beat says what it was
-            self.look(now_s)
+            for branch in self.wire.branches.values():
+                branch.look(now_s)
 
     def reachable(self, now_s: float) -> None:
         """Its link is ready (again): what it measured before says nothing of now."""

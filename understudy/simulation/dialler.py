@@ -113,6 +113,7 @@ class Dialler(Device):
         if actions:
             self.do(wire, actions)
         if link.unreachable != ways:
+            wire.server.stir()  # it may have been an old one
             self.ways_changed(wire)
         if self.alert:
             self.turn()

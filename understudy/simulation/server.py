@@ -339,8 +339,8 @@ class Server(Device):
 
     def check_done(self) -> None:
         """When all is settled and nothing is wrong, nobody waits for it any more."""
-        if not self.alive:
-            return
+        if not self.alive or self._bench.age_s(self.clock_s()):
+            return  # a firing that began when it was slow may take longer than all else
         self.sim.check("T3", not len(self._bench), f"{self.name} lets tokens wait")
         for wire in self.wires:
             owed = 0 if wire.data is None else sum(wire.data.waiting.values())
