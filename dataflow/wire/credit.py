@@ -7,7 +7,6 @@ answer; our messages are numbered, and one may go while its number is below the 
 from collections.abc import Mapping
 
 from dataflow.wire.control import StreamOffer
-from dataflow.wire.timers import SUSPECT_S
 
 
 class Credit:
@@ -76,17 +75,16 @@ class Credit:
         self._starved_s.clear()
         self._others = 0
 
-    def starved(self, now_s: float) -> bool:
-        """Tell whether a stream has had no credit, and got no answer, for 2 s.
+    def starved_s(self, now_s: float) -> float:
+        """Return how long a stream has had no credit, and got no answer; the longest.
 
         The peer answers each message once, and credit comes with the answer. If it has
         nothing to do then, the answers were lost, and with them all credit: the link
         would be ready for ever and never be used.
         """
+        starved_s = 0.0
         for stream in self._ordinals:
-            if self.credit(stream) > 0:
-                continue
-            since_s = self._starved_s.setdefault(stream, now_s)
-            if now_s >= since_s + SUSPECT_S:
-                return True
-        return False
+            if self.credit(stream) <= 0:
+                since_s = self._starved_s.setdefault(stream, now_s)
+                starved_s = max(starved_s, now_s - since_s)
+        return starved_s

@@ -63,6 +63,7 @@ from dataflow.wire.timers import (
     SLOW_FACTOR,
     SLOW_FIRING_MS,
     STABLE_S,
+    STARVED_S,
     SUSPECT_S,
     Heartbeat,
 )
@@ -375,6 +376,18 @@ class Link(Credit):
         self._measure_at_s = now_s + MEASURE_AGAIN_S
         return [Measured(offset)]
 
+    def _check_credit(self, beat: Beat, now_s: float) -> list[Action]:
+        """Give up a session whose answers were lost, and with them its credit."""
+        patience_s = SUSPECT_S
+        if beat.queue or beat.age_ms:
+            # With others' tokens, perhaps: frames and beats may keep the same time, so
+            # that every beat finds one there. But not with ours, for so long.
+            work_s = SLOW_FACTOR * self._usual_ms / 1e3 * max(beat.queue, 1)
+            patience_s = max(STARVED_S, work_s)
+        if self.starved_s(now_s) < patience_s:
+            return []
+        return self._give_up("owes answers, and has nothing to do", now_s)
+
     def _judge(self, beat: Beat, now_s: float) -> list[Action]:
         """What a beat says of a peer that is used, or that might be again."""
         self._usual_ms = max(self._usual_ms, beat.usual_ms)
@@ -385,10 +398,7 @@ class Link(Credit):
         if self.ready:
             if hangs:
                 return self.overdue(f"a firing there takes {beat.age_ms} ms", now_s)
-            idle = beat.queue == 0 and beat.age_ms == 0
-            if self.starved(now_s) and idle:
-                return self._give_up("owes answers, and has nothing to do", now_s)
-            return []
+            return self._check_credit(beat, now_s)
         if self.state is State.LOADING and beat.ready:
             return self._close(now_s)  # the welcome that said so was lost
         believed = len(self._lanes) == 2 and not (self._overdue and hangs)

@@ -150,6 +150,9 @@ class Sessions:
         """Segments of a further plan, while they are loaded."""
         self._reserved_bytes = 0
         """By the credit of all sessions; those that drain are not counted here."""
+        self._newest: dict[tuple[str, str, int, int], int] = {}
+        """Of each life of a device, its latest session; the one opened last comes last.
+        It is not taken back, though another life's may have ended it."""
         self._draining: list[Session] = []
         """Ended, but their tokens still wait for a firing, and hold memory."""
         self._leaving = False
@@ -367,6 +370,11 @@ class Sessions:
             play=hello.play,
         )
         self.opened += 1
+        life = _life(hello)
+        self._newest.pop(life, None)
+        self._newest[life] = hello.session
+        if len(self._newest) > SESSIONS_MAX:
+            del self._newest[next(iter(self._newest))]
         self._by_control[route] = session
         self._by_lane[session.lane] = session
         self._reserved_bytes += reserved
@@ -390,15 +398,10 @@ class Sessions:
     def _is_stale(self, hello: Hello) -> bool:
         """Tell whether its sender has the session already, or moved on to a newer one.
 
-        A device that hung finds the greetings of several sessions at once, and they
-        come in no particular order.
+        A device that hung finds the greetings of several sessions at once, of several
+        lives of a device that was restarted, and they come in no particular order.
         """
-        return any(
-            session.is_replaced_by(hello)
-            and session.incarnation == hello.incarnation
-            and session.number >= hello.session
-            for session in self._by_control.values()
-        )
+        return self._newest.get(_life(hello), -1) >= hello.session
 
     def _refusal_of(self, hello: Hello) -> str:
         for offer in hello.offers:
@@ -483,3 +486,8 @@ class Sessions:
             self._draining.append(session)
         self.ended[why] += 1
         return Ended(session, why)
+
+
+def _life(hello: Hello) -> tuple[str, str, int, int]:
+    """Return what numbers its sessions from 1 on: a life of a device, or a play."""
+    return hello.deployment, hello.device, hello.incarnation, hello.play

@@ -40,6 +40,9 @@ REFUSED_AGAIN_S = 2.0
 """Before asking a peer again that refused: somebody has to change something first."""
 SUSPECT_S = 2.0
 """A suspect that gives no sign of life for so long is dead."""
+STARVED_S = 5.0
+"""Without credit and answers for so long, a session is replaced though its peer works.
+"""
 STABLE_S = 10.0
 """A session that lasted this long was no flap."""
 PROBES = 3

@@ -45,6 +45,7 @@ from dataflow.wire.timers import (
     REFUSED_AGAIN_S,
     SLOW_FIRING_MS,
     STABLE_S,
+    STARVED_S,
     SUSPECT_S,
 )
 
@@ -493,6 +494,19 @@ def test_a_server_that_still_computes_keeps_its_session(busy: dict[str, int]) ->
     driven.beat()
     driven.now_s += SUSPECT_S
     assert driven.beat(**busy) == []
+
+
+def test_a_session_is_replaced_though_others_keep_its_server_busy() -> None:
+    """Frames of 10 Hz and beats of 20 keep the same time: each beat found one there."""
+    driven = Driven().up()
+    driven.link.take_ordinal(STREAM)
+    driven.link.take_ordinal(STREAM)
+    driven.beat(queue=1)
+    driven.now_s += STARVED_S - 0.1
+    assert driven.beat(queue=1) == []
+    driven.now_s += 0.1
+    actions = driven.beat(queue=1)
+    assert [type(action) for action in actions] == [Suspect, Close, Dead]
 
 
 def test_an_answer_shows_that_credit_still_moves() -> None:

@@ -175,6 +175,15 @@ def test_a_restarted_device_counts_its_sessions_from_one_again() -> None:
     assert len(sessions) == 1
 
 
+def test_a_greeting_of_another_life_between_two_does_not_bring_the_older_back() -> None:
+    """A server that hung found greetings of a device from before its restart, too."""
+    sessions = _sessions()
+    _open(sessions, HELLO_2, b"\x00route-2C")
+    _open(sessions, Hello("cam", 8, 1, (OFFER,)), b"\x00route-0C")
+    assert sessions.control(ROUTE, HELLO, 1.0) == []
+    assert [session.incarnation for session in sessions.all] == [8]
+
+
 # --- tokens --------------------------------------------------------------------
 
 

@@ -161,8 +161,8 @@ class NeverCloses(Link):
 class KeepsStarvedSession(Link):
     """A session whose answers were lost is replaced."""
 
-    def starved(self, now_s: float) -> bool:
-        return False
+    def starved_s(self, now_s: float) -> float:
+        return 0.0
 
 
 class SkipsProbes(Link):
@@ -493,7 +493,7 @@ PLANTED: list[tuple[Machines, str, str]] = [
     (_ledger(AnswersOutsideTwice), "B2", "cut"),
     (_link(IgnoresCredit), "S2", "mute"),
     (_link(KeepsOrdinals), "L1", "crash"),
-    (_link(KeepsSession), "S4", "freeze"),
+    (_link(KeepsSession), "L1", "freeze"),
     (_link(NeverCloses), "L3", "crash"),
     (_link(NeverDoubts), "L1", "stall"),
     (_link(KeepsStarvedSession), "L1", "mute"),
@@ -513,7 +513,7 @@ PLANTED: list[tuple[Machines, str, str]] = [
     (_relay(KeepsWhatIsLost), "R1", "crash"),
     (_relay(KeepsLossesSecret), "R2", "crash"),
     (_relay(NeverFindsAnother), "L1", "crash"),
-    (_relay(WaitsForAnswers), "L1", "mute"),
+    (_relay(WaitsForAnswers), "A1", "mute"),
     (_relay(MixesUp), "S1", "slow"),
     (_relay(PassesOnWithoutCredit), "S2", "slow"),
     (_link(IgnoresHop), "R2", "crash"),
