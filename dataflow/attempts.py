@@ -67,6 +67,8 @@ class Attempts:
         self._name = part.region.stream
         self._frames = part.frames
         self._branches = branches
+        self._at_home = any(branch.local for branch in branches)
+        """Some branch has room for whatever is not sent."""
         self._asked = {b.number: b for b in branches if isinstance(b, RemoteBranch)}
         self._incarnation = incarnation
         self._ledger = ledger
@@ -164,7 +166,7 @@ class Attempts:
         assert isinstance(branch, RemoteBranch), "only links are overdue"
         limit_s = branch.link.slow_ms / 1e3
         answers = overdue.crowded and branch.service.fresh(now_s, limit_s)
-        if answers:
+        if answers and self._at_home:
             branch.easing.crowded(len(branch.asked_s), overdue.waited_s, now_s)
         if not overdue.crowded:
             limit_s = max(limit_s, SLOW_FACTOR * branch.p99_s(now_s))
