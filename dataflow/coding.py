@@ -45,6 +45,7 @@ class LinkCodec:
         for branch in self._branches:
             branch.chosen = self
             branch.packs = False
+            branch.carried = branch is whole
 
     def tick(self, now_s: float) -> None:
         """A token of the stream is about to be sent, here or elsewhere."""
@@ -80,8 +81,9 @@ class LinkCodec:
     def _apply(self, change: Change | None) -> None:
         if change is None:
             return
-        self._whole.carried = self._choice.carried
         for branch in self._branches:
+            # One at a time: a server with too much to do gets no smaller tokens.
+            branch.carried = self._choice.carried is (branch is self._whole)
             branch.packs = self._codings[branch.number].packs
         self.tell(change, self._whole.link.peer)
 

@@ -40,7 +40,7 @@ class BranchView(Protocol):
 
     @property
     def carried(self) -> bool:
-        """Its link carries its tokens as fast as they come."""
+        """Its tokens are those that its link is sent now, as they come fast enough."""
 
     @property
     def outstanding(self) -> int:
