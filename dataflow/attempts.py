@@ -142,6 +142,7 @@ class Attempts:
             self._events.rejected["attempt"] += 1
             return  # it was never asked that
         asked_s = branch.asked_s.pop(frame, None)
+        branch.expected_s.pop(frame, None)
         if header.kind is _NACK:
             self._nacked(branch, header, now_s)
             return
@@ -168,6 +169,9 @@ class Attempts:
         answers = overdue.crowded and branch.service.fresh(now_s, limit_s)
         if answers and self._at_home:
             branch.easing.crowded(len(branch.asked_s), overdue.waited_s, now_s)
+        # On a link that is known to be slow a token takes its time.
+        expected_s = branch.expected_s.get(overdue.iteration, 0.0)
+        limit_s = max(limit_s, SLOW_FACTOR * expected_s)
         if not overdue.crowded:
             limit_s = max(limit_s, SLOW_FACTOR * branch.p99_s(now_s))
         if answers:  # it has too much to do, and is not lost
@@ -283,12 +287,14 @@ class Attempts:
             self._incarnation, branch.part.branch.segment, iteration,
             link.take_ordinal(number), 0, microseconds(budget_s), 0, 0, payload_bytes,
         )  # fmt: skip
+        expected_s = branch.wait_s(clock_s())
         asked_s = self._ledger.started_s(iteration, attempt)
         if not self._outbox.send_token(link, header, frames):
             self._refused(start)
             return
         if asked_s is not None:
             branch.asked_s[iteration] = asked_s
+            branch.expected_s[iteration] = expected_s
         if branch.chosen is not None:
             name = branch.chosen.sent(header, packed_s, clock_s())
             self._meter.codecs[link.peer, name] += 1

@@ -101,9 +101,13 @@ class RemoteBranch:
         self.service = ServiceTime()
         self.asked_s: dict[int, float] = {}
         """When each frame was asked that the peer has not answered in the session."""
+        self.expected_s: dict[int, float] = {}
+        """What the link was to take for each of them."""
         self.sent_bytes = sum(token.nbytes for token in part.sent)
         """Of one message, if it is not compressed."""
         self.received_bytes = [token.nbytes for token in part.received]
+        self._carried = self.sent_bytes, sum(self.received_bytes)
+        """Bytes of a token and of its answer."""
         answer = part.received[0]
         self.answer = answer.shape, np.dtype(answer.dtype)
         """Shape and dtype of the answer."""
@@ -158,7 +162,13 @@ class RemoteBranch:
         return self.link.outstanding
 
     def p90_s(self, now_s: float) -> float:
-        return self.service.percentile_s(0.90, now_s)
+        took_s = self.service.percentile_s(0.90, now_s)
+        wait_s = self.wait_s(now_s)
+        return took_s if took_s > wait_s else wait_s
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long a token sent now is on the way there and back; 0: unknown."""
+        return self.link.wait_s(self.number, *self._carried, now_s)
 
     def p99_s(self, now_s: float) -> float:
         return self.service.percentile_s(0.99, now_s)
@@ -171,6 +181,7 @@ class RemoteBranch:
         self.service.forget()
         self.easing.forget()
         self.asked_s.clear()
+        self.expected_s.clear()
         if self.chosen is not None:
             self.chosen.forget()
 

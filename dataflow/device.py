@@ -47,6 +47,9 @@ LOOK_UP_S = 0.5
 """How long the I/O loop sleeps at most."""
 GREETING_S = 5.0
 """How long sources wait for the servers at the start, so that none misses a frame."""
+ABSENT_S = 0.5
+"""How long for servers at whose address there is nobody, where another branch could
+answer: devices that are started together are not ready all at once."""
 FAREWELL_S = 0.15
 """How long a stopping server still answers what it has."""
 _NEVER_S = float("inf")
@@ -342,8 +345,12 @@ class Device:
         if self._begun or not self._streams:
             return
         assert self._switching is not None
-        waiting = self._switching.current.awaited
-        if waiting and now_s < self._greeting_until_s:
+        play = self._switching.current
+        waiting = play.awaited
+        # Those that are not there at all hold up nobody whom others can answer.
+        later_s = GREETING_S - ABSENT_S
+        missed = play.answerable and set(waiting) <= set(play.links.absent)
+        if waiting and now_s < self._greeting_until_s - (later_s if missed else 0.0):
             return
         if waiting:
             self._events.write("link.awaited", peers=waiting)
@@ -435,4 +442,8 @@ class Device:
 
     def _rejected(self) -> Counter[str]:
         """Return how many messages were thrown away, by reason."""
-        return rejections(self._events, self._transport, self._host)
+        found = rejections(self._events, self._transport, self._host)
+        if self._switching is not None:
+            for link in self._switching.current.links.by_peer.values():
+                found += link.ignored.copy()
+        return found

@@ -43,6 +43,7 @@ from dataflow.wire.relay import Passed, Relay
 from dataflow.wire.sessions import (
     Accept,
     Action,
+    Bound,
     Ended,
     Opened,
     Reply,
@@ -101,6 +102,8 @@ class Host:
         self.relay = Relay(device, ways_of(plans, device))
         self._onward: Onward | None = None
         self._allowances = Allowances()
+        self._lane_fds: dict[bytes, int] = {}
+        """Connections under the data lanes of sessions, by their routing ids."""
         self.answered = 0
         self.received_bytes = 0
         self.sent_bytes = 0
@@ -157,7 +160,7 @@ class Host:
                 cost = math.inf  # no device has a reason, and to read them takes long
                 raise PeerError("message of more frames than any has", "frames")
             if not is_control(frames[0]):
-                cost = self._data(route, frames, now_s)
+                cost = self._data(event, now_s)
             else:
                 cost = self._reception.receive(event, now_s)
         except PeerError as error:
@@ -223,8 +226,9 @@ class Host:
     def _greet(self, route: bytes, message: Control, now_s: float) -> None:
         self._do(self.sessions.control(route, message, now_s), now_s)
 
-    def _data(self, route: bytes, frames: list[Any], now_s: float) -> float:
+    def _data(self, event: FromRoute, now_s: float) -> float:
         """Act on a data message; return what it costs: nothing within its credit."""
+        route, frames = event.route, event.frames
         header = Header.parse(frames.pop(0))
         sizes = list(map(len, frames))
         cost = 1.0
@@ -234,6 +238,8 @@ class Host:
                 self._fire(action, frames, now_s)
                 cost = 0.0
             else:
+                # A refusal, or the answer to a probe, with which each lane begins.
+                self._lane_fds[route] = event.fd
                 self._do([action], now_s)
         return cost
 
@@ -374,11 +380,16 @@ class Host:
                     self._transport.reply(route, [pack_control(message)])
                 case Reply(route, header):
                     self._transport.reply(route, [header.pack()])
+                case Bound(session, flight_bytes):
+                    fd = self._lane_fds.get(session.lane)
+                    if fd is not None:
+                        self._transport.connections.bound(fd, flight_bytes)
                 case Opened(session):
                     self._events.write(
                         "session.opened", peer=session.device, session=session.number
                     )
                 case Ended(session, why):
+                    self._lane_fds.pop(session.lane, None)
                     self._events.write(
                         "session.ended",
                         peer=session.device,

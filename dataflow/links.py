@@ -127,6 +127,11 @@ class Links:
         return any(link.refused for link in self.by_peer.values())
 
     @property
+    def absent(self) -> list[str]:
+        """Peers at whose address there is nobody."""
+        return [peer for peer, link in self.by_peer.items() if link.absent]
+
+    @property
     def awaited(self) -> list[str]:
         """Peers that are not ready, and may yet become it."""
         return [
@@ -333,8 +338,7 @@ class Links:
 
     def _rated(self, link: Link, rate: LinkRate) -> None:
         """A link's rate is known: bound what is in flight, unless it is a fast one."""
-        if rate.flight_bytes is not None:
-            self._transport.bound(self._line(link), rate.flight_bytes)
+        self._transport.bound(self._line(link), rate.flight_bytes)
         self._events.write(
             "link.rate",
             peer=link.peer,

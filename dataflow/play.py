@@ -108,6 +108,11 @@ class Play:
         ]
 
     @property
+    def answerable(self) -> bool:
+        """Each stream has a branch that could answer now."""
+        return all(any(b.ready for b in s.branches) for s in self.streams)
+
+    @property
     def awaited(self) -> list[str]:
         """Servers that are not ready, also those that stand behind others."""
         behind = (peer for s in self.streams for peer in s.attempts.awaited)

@@ -46,6 +46,8 @@ class Launcher:
     Attributes:
         folders: Plan folders of devices that read another one than the plan's own, from
             their next start on.
+        wrappers: Commands that run the command of a device, from its next start on, as
+            in a network of its own.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Launcher:
             for index, name in enumerate(plan.devices):
                 self._metrics[name] = metrics.of_instance(index)
         self.folders: dict[str, Path] = {}
+        self.wrappers: dict[str, list[str]] = {}
         self.run_folder = run_folder
         self._seconds = seconds
         self._insecure = insecure
@@ -96,6 +99,7 @@ class Launcher:
     def start(self, name: str) -> None:
         """Start device `name` in a process group of its own."""
         command = [
+            *self.wrappers.get(name, ()),
             sys.executable,
             "-P",
             "-m",

@@ -25,6 +25,7 @@ from typing import Any
 
 UNFINISHED_BYTES_MAX = 64 * 2**20
 LOOK_S = 0.05
+UNBOUND_BYTES = 8 * 2**20
 SHUT_OUT_S = 5.0
 FILES_SPARED = 128
 """Descriptors that connections leave to files, models and libzmq."""
@@ -49,6 +50,8 @@ class _Connection:
     known: bool = False
     """Some whole message came."""
     closed: bool = False
+    bounded: bool = False
+    """What it may have in flight was set: the kernel does not tune it any more."""
 
 
 class Connections:
@@ -128,21 +131,22 @@ class Connections:
         for key in {c.key for c in self._open.values()} - {"", *keys}:
             self._close_key(key, "key not allowed any more")
 
-    def bound(self, fd: int, flight_bytes: int) -> None:
+    def bound(self, fd: int, flight_bytes: int | None) -> None:
         """Let TCP have at most so much in flight on a connection, each way.
 
-        What we send is bounded by what the kernel keeps of it, which it counts about
-        twice; what we are sent by the window that we advertise. Both can be changed
-        while the connection lives, which ZeroMQ's options cannot.
+        What we send is bounded by what the kernel keeps of it, what we are sent by the
+        window that it advertises; of both it takes twice what it is told. Unlike
+        ZeroMQ's options for it, this works while the connection lives.
         """
         found = self._open.get(fd)
-        if found is None:
+        if found is None or (flight_bytes is None and not found.bounded):
             return
+        found.bounded = True
+        half = (flight_bytes or UNBOUND_BYTES) // 2
         with suppress(OSError), _end(fd) as end:
             if end.getpeername() == found.name:
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, flight_bytes)
-                clamp = socket.TCP_WINDOW_CLAMP
-                end.setsockopt(socket.IPPROTO_TCP, clamp, flight_bytes)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, half)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, half)
 
     def _bound(self, key: str) -> None:
         """Close the oldest connections of a key that has too many."""

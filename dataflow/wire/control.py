@@ -102,6 +102,16 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Flight:
+    """Dialling side: what may be in flight to you on the data lane, as it measured."""
+
+    kind: ClassVar[str] = "flight"
+    session: int
+    bytes: int
+    """0: as much as TCP likes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
     """Either side: the session is over; what I have under way I still answer."""
 
@@ -146,7 +156,16 @@ class Piece:
 
 
 Control = (
-    Hello | Welcome | Refuse | Beat | Bye | StatusRequest | StatusReply | Want | Piece
+    Hello
+    | Welcome
+    | Refuse
+    | Beat
+    | Flight
+    | Bye
+    | StatusRequest
+    | StatusReply
+    | Want
+    | Piece
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CLASSES: Mapping[str, type[Control]] = {cls.kind: cls for cls in get_args(Control)}
@@ -302,6 +321,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "why": _line,
     "about": lambda v: _typed(v, str),
     "text": lambda v: _typed(v, str),
+    "bytes": lambda v: _uint(v, 32),
     "sha256": _sha256,
     "offset": lambda v: _uint(v, 64),
     "total": lambda v: _uint(v, 64),

@@ -33,6 +33,7 @@ follow from it, in order.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from dataflow.outcome import Reason
@@ -155,6 +156,9 @@ class Ledger:
         self._deadline_s = deadline_s
         self._redundancy = redundancy
         self._hedges_left = float(window)
+        self._fired_s = float("-inf")
+        self._period_s = float("inf")
+        """Between two firings, of late."""
         self._sampling = Sampling()
         # Of kin, those further on in the order send smaller tokens.
         self._lightens = [bits >> index > 1 for index, bits in enumerate(self._kin)]
@@ -204,6 +208,8 @@ class Ledger:
             Its number, whether it was admitted, and the actions that follow.
         """
         number, self._next = self._next, self._next + 1
+        self._period_s = _smoothed(self._period_s, now_s - self._fired_s)
+        self._fired_s = now_s
         under_way = len(self._open)
         iteration = _Iteration(number, now_s)
         self._open.append(iteration)
@@ -400,17 +406,29 @@ class Ledger:
             if attempt.open and not attempt.suspect:
                 sound |= 1 << attempt.branch
         late = self._hedges_left >= 1 and self._hedge_at_s(iteration) <= now_s
-        choice = choose(
+        choose_within = partial(
+            choose,
             self._branches,
             self._redundancy,
             tried=iteration.tried,
             sound=sound,
             late=late,
             turn=iteration.number,
-            remaining_s=iteration.fired_s + self._deadline_s - now_s,
             now_s=now_s,
         )
+        remaining_s = iteration.fired_s + self._deadline_s - now_s
+        # Rather a branch that answers before the window is full: behind one that does
+        # not, as over a slow link, frames wait that others would have answered.
+        full_s = iteration.fired_s + self._window * self._period_s - now_s
+        if self._redundancy.mode == "standby" and full_s < remaining_s:
+            choice = choose_within(remaining_s=full_s)
+            if choice.reason == "deadline":
+                choice = choose_within(remaining_s=remaining_s)
+        else:
+            choice = choose_within(remaining_s=remaining_s)
         if choice.reason and not any(a.open for a in iteration.attempts):
+            if choice.reason == "deadline" and not iteration.attempts:
+                self._sampling.refused()
             self._drop(iteration, "error" if iteration.failed else choice.reason, now_s)
         if late:
             self._hedges_left -= len(choice.branches)
@@ -522,3 +540,7 @@ class Ledger:
             open_.popleft()
             settled.append(verdict)
         return settled
+
+
+def _smoothed(period_s: float, latest_s: float) -> float:
+    return latest_s if period_s == float("inf") else 0.9 * period_s + 0.1 * latest_s

@@ -13,13 +13,14 @@ server does not take frames down with it.
 Sans-IO: events in, actions out, time as an argument.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from dataflow.wire.control import (
     Beat,
     Bye,
     Control,
+    Flight,
     Hello,
     Refuse,
     StreamOffer,
@@ -48,7 +49,7 @@ from dataflow.wire.link_states import (
 )
 from dataflow.wire.peer_clock import PeerClock
 from dataflow.wire.pulse import Pulse
-from dataflow.wire.rate import PROBE_BYTES, LinkRate, RateMeter
+from dataflow.wire.rate import FAST_BYTES_S, PROBE_BYTES, LinkRate, RateMeter
 from dataflow.wire.timers import (
     BACKOFF_MAX_S,
     DIAL_AGAIN_S,
@@ -102,6 +103,10 @@ class Link(Credit):
         self.state = State.WAITING
         self.session = 0
         self.refused = ""
+        self.absent = False
+        """At its address nobody took the last connection."""
+        self.ignored: Counter[str] = Counter()
+        """Control messages that had no effect, by reason."""
         self._device = device
         self._incarnation = incarnation
         self._lanes: set[Lane] = set()
@@ -122,6 +127,8 @@ class Link(Credit):
         self._pulse = Pulse(now_s)
         self._measure_at_s = now_s
         self._meter = RateMeter()
+        self._sizes: dict[int, int] = {}
+        """Per stream: bytes of its latest token, compressed or not."""
         self._told_rate: LinkRate | None = None
         """Told in this session."""
         self._heartbeat = HEARTBEAT
@@ -174,15 +181,25 @@ class Link(Credit):
         """Periods of the session's ZMTP heartbeat."""
         return self._heartbeat
 
-    def wait_s(self, size: int, now_s: float) -> float:
-        """Return how long a token of `size` bytes would be on a slow link; else 0."""
-        return self._meter.wait_s(size, now_s)
+    def wait_s(self, stream: int, sent: int, received: int, now_s: float) -> float:
+        """Return how long a token, and its answer, would be on a slow link; else 0.
+
+        Args:
+            stream: Its number on the wire.
+            sent: Bytes of a token, before compression.
+            received: Bytes of its answer.
+            now_s: Monotonic time.
+        """
+        meter = self._meter
+        if not 0.0 < meter.bytes_s < FAST_BYTES_S:
+            return 0.0
+        return meter.wait_s(self._sizes.get(stream, sent), received, now_s)
 
     def sent(self, header: Header, now_s: float) -> None:
         """A token was handed to the data lane."""
         self._pulse.used()
-        key = header.stream, header.ordinal
-        self._meter.sent(key, header.payload_bytes, now_s)
+        size = self._sizes[header.stream] = header.payload_bytes
+        self._meter.sent((header.stream, header.ordinal), size, now_s)
 
     def answered(self, header: Header, now_s: float) -> Sequence[Action]:
         """An answer, or a NACK, came on the data lane of the session."""
@@ -240,6 +257,7 @@ class Link(Credit):
     def lane_open(self, lane: Lane, now_s: float) -> list[Action]:
         """A lane's handshake succeeded; with both open, greet."""
         self._lanes.add(lane)
+        self.absent = False
         self._failed_handshakes = 0
         if self.state is not State.DIALLING or len(self._lanes) < 2:
             return []
@@ -272,6 +290,8 @@ class Link(Credit):
             return self._doubt("connection", "control lane lost again", now_s)
         if self.state is State.SUSPECT and lane == "control":
             return []  # late answers may still come on the data lane
+        if self.state is State.DIALLING and not self._lanes:
+            self.absent = True
         if lane == "control" and now_s > self._opened_s + self._heartbeat.silent_s:
             self._widened *= 2  # its round trip may be longer than the timeout
         return self._close(now_s)
@@ -314,9 +334,9 @@ class Link(Credit):
 
     def control(self, message: Control, now_s: float) -> list[Action]:
         """A message came on the control lane of the current session."""
-        if getattr(message, "session", self.session) != self.session:
-            return []
-        if not self.ready and self.state is State.WAITING:
+        waiting = not self.ready and self.state is State.WAITING
+        if waiting or getattr(message, "session", self.session) != self.session:
+            self.ignored["session"] += 1
             return []
         self._heard_s = now_s
         if isinstance(message, Beat):
@@ -333,6 +353,8 @@ class Link(Credit):
                 self._lanes.discard("control")  # late answers may still come
             case Bye():
                 return self._close(now_s)
+            case _:
+                self.ignored["kind"] += 1
         return []
 
     def probed(self, session: int, now_s: float) -> list[Action]:
@@ -354,7 +376,8 @@ class Link(Credit):
         self._used = True
         self._overdue = False
         self._widened = 1
-        return [Up(self.session, away_s), *self._tell_rate()]
+        # Before the first token goes: what may be in flight follows from the rate.
+        return [*self._tell_rate(), Up(self.session, away_s)]
 
     def bye(self) -> list[Action]:
         """We are going."""
@@ -440,6 +463,7 @@ class Link(Credit):
         self, ready: bool, grants: Mapping[int, int], now_s: float
     ) -> list[Action]:
         if self.state not in (State.DIALLING, State.LOADING):
+            self.ignored["kind"] += 1
             return []
         if not ready:
             self._move(Event.LOADING, now_s)
@@ -499,7 +523,7 @@ class Link(Credit):
         return (
             rate is not None
             and not self._used
-            and rate.heartbeat.timeout_ms > self._heartbeat.timeout_ms * LONGER
+            and rate.heartbeat.timeout_ms > LONGER * self._heartbeat.timeout_ms
         )
 
     def _tell_rate(self) -> Sequence[Action]:
@@ -507,4 +531,5 @@ class Link(Credit):
         if rate is None or not rate.differs(self._told_rate):
             return ()
         self._told_rate = rate
-        return [Rated(rate)]
+        flight = Flight(self.session, rate.flight_bytes or 0)
+        return [Rated(rate), Send(flight)]

@@ -31,8 +31,12 @@ GROUP, GROUPS = 4, 8
 STALE_S = 10.0
 FAST_BYTES_S = 125e6
 """From here on, 1 Gbit/s, what TCP keeps in flight by itself delays nobody."""
+WAIT_MARGIN = 1.25
 PROBE_BYTES = 32768
 """Carried by each probe but the first, which has no size: 16 ms at 16 Mbit/s."""
+WINDOW_BYTES = 65536
+"""What a receiver has allowed to be in flight before it was told otherwise."""
+PING_MARGIN = 2.5
 CHANGE = 1.5
 """A rate that differs by less from the one that was told is the same."""
 
@@ -42,8 +46,8 @@ class LinkRate:
     """What a link carries.
 
     Attributes:
-        bytes_s: Bytes a second, for tensors and their answers together; at least: a
-            link that only ever carried short messages may be faster.
+        bytes_s: Bytes a second, each way; at least: a link that only ever carried short
+            messages may be faster.
         rtt_s: Round trip of a message without size, at best.
     """
 
@@ -68,8 +72,10 @@ class LinkRate:
         A ping waits behind what is in flight, and its answer may too.
         """
         flight_bytes = self.flight_bytes
-        behind_s = 0.0 if flight_bytes is None else flight_bytes / self.bytes_s
-        timeout_ms = int(2e3 * (behind_s + self.rtt_s))
+        behind_s = 0.0
+        if flight_bytes is not None:
+            behind_s = max(flight_bytes, WINDOW_BYTES) / self.bytes_s
+        timeout_ms = int(1e3 * PING_MARGIN * (behind_s + self.rtt_s))
         if timeout_ms <= HEARTBEAT.timeout_ms:
             return HEARTBEAT
         timeout_ms = min(timeout_ms, HEARTBEAT_MAX_MS)
@@ -94,8 +100,8 @@ class RateMeter:
         """When all that was sent will have arrived, as far as the rate tells."""
         self._bytes, self._busy_s, self._count = 0, 0.0, 0
         self._groups: deque[tuple[float, float]] = deque(maxlen=GROUPS)
-        self._probe_bytes, self._probe_s = 0, 0.0
         self._probe_rtt_s = float("inf")
+        self._measured_s = float("-inf")
         self.rtt_s = 0.0
         self.bytes_s = 0.0
         """0: not known yet."""
@@ -110,7 +116,6 @@ class RateMeter:
         self._sent_bytes = 0
         self._arrived_s = self._clear_s = float("-inf")
         self._bytes, self._busy_s, self._count = 0, 0.0, 0
-        self._probe_bytes, self._probe_s = 0, 0.0
 
     def round_trip(self, rtt_s: float) -> None:
         """The quickest of the latest beats took so long, with its answer."""
@@ -121,10 +126,11 @@ class RateMeter:
         if not size:
             self._probe_rtt_s = self.rtt_s = took_s
             return
-        self._probe_bytes += size
-        self._probe_s += max(took_s - self.rtt_s, 0.0)
-        if self._probe_s > 0 and not self._groups:
-            self.bytes_s = self._probe_bytes / self._probe_s
+        # The latest one counts: after a rest a shaper lets the first through at once.
+        # The one without size may have been late: at most half is taken off for it.
+        busy_s = max(took_s - self.rtt_s, took_s / 2)
+        if busy_s > 0 and not self._groups:
+            self.bytes_s = size / busy_s
 
     def sent(self, key: Hashable, size: int, now_s: float) -> None:
         """A token goes."""
@@ -150,11 +156,14 @@ class RateMeter:
         if found is None:
             return
         sent_bytes, sent_s = found
+        self._measured_s = now_s
         self._sent_bytes -= sent_bytes
         arrived_s = now_s - there_s
-        began_s = max(sent_s + self.rtt_s, self._arrived_s)
+        alone = sent_s + self.rtt_s >= self._arrived_s
+        began_s = sent_s + self.rtt_s if alone else self._arrived_s
         self._arrived_s = max(arrived_s, self._arrived_s)
-        self._bytes += sent_bytes + size
+        # Tokens go while answers come; the longer ones keep the others waiting.
+        self._bytes += sent_bytes + size if alone else max(sent_bytes, size)
         self._busy_s += max(arrived_s - began_s, 0.0)
         self._count += 1
         if self._count == GROUP:
@@ -167,14 +176,19 @@ class RateMeter:
         """No answer will come that tells anything."""
         self._sent_bytes -= self._sent.pop(key, (0, 0.0))[0]
 
-    def wait_s(self, size: int, now_s: float) -> float:
-        """Return how long a token sent now is on the link; 0 where that is not known.
+    def wait_s(self, sent: int, received: int, now_s: float) -> float:
+        """Return how long a token of so many bytes, and its answer, would take to come.
 
-        Of a fast link it is not asked: there the server's own times say all.
+        With a margin: a token that comes too late has taken the time of the next one.
+        0: not known; also when nothing was measured for long, so that a link once too
+        slow is tried again, with one token.
         """
-        if not 0.0 < self.bytes_s < FAST_BYTES_S or size < MEASURED_BYTES_MIN:
+        if not self.bytes_s or sent < MEASURED_BYTES_MIN:
             return 0.0
-        return max(self._clear_s - now_s, 0.0) + size / self.bytes_s + self.rtt_s
+        if not self._sent and now_s - self._measured_s > STALE_S:
+            return 0.0
+        ahead_s = max(self._clear_s - now_s, 0.0)
+        return WAIT_MARGIN * (ahead_s + (sent + received) / self.bytes_s) + self.rtt_s
 
     def _close_group(self, now_s: float) -> None:
         if self._busy_s > 0:

@@ -1,11 +1,11 @@
 """Which frames are admitted when not all of them can be carried: evenly spread ones.
 
-A link too slow for its stream fills the window, and then every frame waits for a whole
-window of others: latency grows to window / capacity, and which frames are dropped is an
-accident. So a stream watches what share of its frames was answered. When the window
-turned frames away in a whole period it admits that share of them, one in so many, and
-drops the rest before any inference, `rate`: the window drains, and latency is that of
-the link. When the window stayed half empty for some periods it tries more, and waits
+A link too slow for its stream fills the window, or what it can carry before a deadline.
+Then every frame waits for as many others as there is room for, and which frames are
+dropped is an accident. So a stream watches what share of its frames was answered. When
+frames were turned away in a whole period it admits that share of them, one in so many,
+and drops the rest before any inference, `rate`: the window drains, and latency is that
+of the link. When the window stayed half empty for some periods it tries more, and waits
 twice as long before the next try if that was too much.
 
 A failure does not look like this: the window is made to outlast its detection. And a
@@ -76,6 +76,11 @@ class Sampling:
         """The frame met a window with so many iterations in it; it may be full."""
         self._refused += open_iterations >= window
         self._filled = max(self._filled, open_iterations / max(window, 1))
+
+    def refused(self) -> None:
+        """The frame could only have been answered after its deadline."""
+        self._refused += 1
+        self._filled = 1.0
 
     def answered(self) -> None:
         """An iteration was answered."""

@@ -18,6 +18,7 @@ from dataflow.wire.control import (
     Beat,
     Bye,
     Control,
+    Flight,
     Hello,
     Refuse,
     StreamOffer,
@@ -72,6 +73,13 @@ class Opened(NamedTuple):
     session: "Session"
 
 
+class Bound(NamedTuple):
+    """Let so much be in flight to us on the session's data lane; None: as it likes."""
+
+    session: "Session"
+    flight_bytes: int | None
+
+
 class Ended(NamedTuple):
     """A session is over; nothing is to be sent in it any more."""
 
@@ -79,7 +87,7 @@ class Ended(NamedTuple):
     why: str
 
 
-Action = Send | Reply | Accept | Opened | Ended
+Action = Send | Reply | Accept | Opened | Bound | Ended
 
 
 @dataclass(slots=True, eq=False)
@@ -227,6 +235,8 @@ class Sessions:
             session.about = message.about
             session.clock.heard(message, now_s)
             self._owed[route] = session
+        elif isinstance(message, Flight):
+            return [Bound(session, message.bytes or None)]
         elif isinstance(message, Bye):
             return [self._end(session, "bye")]
         else:

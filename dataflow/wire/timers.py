@@ -22,9 +22,9 @@ HEARTBEAT_TIMEOUT_MS = 60
 """Without an answer for so long the connection is lost: two may be late."""
 HEARTBEAT_MAX_MS = 1000
 """The longest such timeout that a slow link is given."""
-LONGER = 1.2
+LONGER = 1.1
 """A session whose heartbeat should be longer by more than this is not used: the next
-one has it. By less, the margin covers it."""
+one has it."""
 FLIGHT_S = 0.020
 """What may be in flight on the data lane of a slow link, beside a round trip's bytes: a
 heartbeat waits no longer behind it."""

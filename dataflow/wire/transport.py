@@ -175,8 +175,11 @@ class Transport:
         self._dial_lane(peer, "control", address, nonce + CONTROL_LANE, heartbeat)
         self._dial_lane(peer, "data", address, nonce + DATA_LANE)
 
-    def bound(self, peer: str, flight_bytes: int) -> None:
-        """Let TCP have at most so much in flight on the data lane to `peer`."""
+    def bound(self, peer: str, flight_bytes: int | None) -> None:
+        """Let TCP have at most so much in flight on the data lane to `peer`.
+
+        None: as much as it likes, as it did before it was told.
+        """
         fd = self._fds.get((peer, "data"))
         if fd is not None:
             self.connections.bound(fd, flight_bytes)

@@ -61,7 +61,7 @@ class Sockets:
     def dial(self, peer: str, address: str, heartbeat: Heartbeat) -> None:
         self.told(peer, "dial", ())
 
-    def bound(self, peer: str, flight_bytes: int) -> None:
+    def bound(self, peer: str, flight_bytes: int | None) -> None:
         pass
 
     def hang_up(self, peer: str) -> None:

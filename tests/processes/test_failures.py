@@ -21,6 +21,25 @@ def _is_right(answered: list[Result], adds: dict[str, float]) -> bool:
 ADDS = {"edge.0": SERVER_ADDS, "edge.1": SERVER_ADDS, "here": LOCAL_ADDS}
 
 
+def test_restarted_endpoint_does_not_wait_for_a_server_that_is_dead(
+    tmp_path: Path,
+) -> None:
+    """Its first frame came after 5 s, though another server was there."""
+    plan = toy_plan(tmp_path / "plan", port=free_ports(2))
+    with played(plan, tmp_path) as run:
+        run.wait_rows("cam.0", "edge.0", 10)
+        run.kill("edge.0")
+        run.kill("cam.0")
+        run.forget()
+        run.launcher.start("cam.0")
+        ready = run.wait_event("cam.0", "device.ready")
+        awaited = run.wait_event("cam.0", "link.awaited")
+        started = run.wait_event("cam.0", "stream.started")
+        run.wait_rows("cam.0", "edge.1", 10)
+    assert awaited["peers"] == ["edge.0"]
+    assert started["t_s"] - ready["t_s"] < 3.0
+
+
 def test_killed_servers_cost_no_frame_and_are_used_again(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path / "plan", port=free_ports(2))
     with played(plan, tmp_path) as run:

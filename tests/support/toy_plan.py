@@ -47,10 +47,12 @@ def toy_plan(
     keys: Path | None = None,
     compression: str = "",
     segment: int = 77,
+    hosts: Mapping[str, str] | None = None,
 ) -> Plan:
     """Write the plan of `endpoints` x `servers`: count, add one there, or two here.
 
-    A `head`, if given, stands between the source and the fork and adds nothing.
+    A `head`, if given, stands between the source and the fork and adds nothing. `hosts`
+    are addresses of servers that are not on loopback.
     """
     parts = [
         _stream(
@@ -81,7 +83,8 @@ def toy_plan(
     )
     devices = {f"cam.{i}": Device(f"cam.{i}", "endpoint") for i in range(endpoints)}
     for j in range(servers):
-        address = f"tcp://127.0.0.1:{port + j}"
+        host = (hosts or {}).get(f"edge.{j}", "127.0.0.1")
+        address = f"tcp://{host}:{port + j}"
         devices[f"edge.{j}"] = Device(
             f"edge.{j}", "server", address, address, batch_max, batch_wait_ms
         )

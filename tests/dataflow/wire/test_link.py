@@ -8,6 +8,7 @@ from dataflow.wire.control import (
     Beat,
     Bye,
     Control,
+    Flight,
     Refuse,
     StatusReply,
     StreamOffer,
@@ -321,6 +322,24 @@ def test_a_message_of_another_session_has_no_effect(
     driven.link.session += 1
     assert driven.hear(message) == []
     assert driven.state is state
+
+
+def test_control_messages_without_effect_are_counted_by_reason() -> None:
+    driven = Driven().up()
+    driven.hear(Bye(0))
+    driven.hear(StatusReply("{}"))
+    driven.welcome()
+    assert driven.link.ignored == {"session": 1, "kind": 2}
+
+
+def test_a_peer_is_absent_until_somebody_takes_the_connection() -> None:
+    driven = Driven().dialled()
+    assert not driven.link.absent
+    driven.link.lane_lost("data", driven.now_s)
+    assert driven.link.absent
+    driven.redial()
+    driven.greeted()
+    assert not driven.link.absent
 
 
 def test_while_the_peer_loads_its_beats_keep_the_session() -> None:
@@ -750,10 +769,11 @@ def _on_slow_link(driven: Driven, bytes_s: float, rtt_s: float) -> list[Action]:
 
 def test_probes_tell_what_a_link_carries_before_the_first_token() -> None:
     driven = Driven().dialled()
-    up, rated = _on_slow_link(driven, 2e6, 0.001)
+    rated, send, up = _on_slow_link(driven, 4e6, 0.001)
     assert isinstance(up, Up)
+    assert send == Send(Flight(1, rated.rate.flight_bytes))
     assert isinstance(rated, Rated)
-    assert rated.rate.bytes_s == pytest.approx(2e6)
+    assert rated.rate.bytes_s == pytest.approx(4e6)
     assert rated.rate.rtt_s == pytest.approx(0.001)
     assert driven.link.heartbeat == HEARTBEAT
 
@@ -764,8 +784,8 @@ def test_a_session_whose_heartbeat_is_too_short_for_its_link_is_not_used() -> No
     driven.now_s = driven.link.due_s()
     (dial,) = driven.tick()
     assert isinstance(dial, Dial)
-    assert dial.heartbeat.timeout_ms == pytest.approx(302, abs=2)
-    up, _ = _on_slow_link(driven, 0.25e6, 0.02)
+    assert dial.heartbeat.timeout_ms == pytest.approx(705, abs=2)
+    _, _, up = _on_slow_link(driven, 0.25e6, 0.02)
     assert isinstance(up, Up)
 
 

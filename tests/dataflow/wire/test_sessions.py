@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from dataflow.wire import sessions as sessions_module
-from dataflow.wire.control import Beat, Bye, Hello, Refuse, StreamOffer, Welcome
+from dataflow.wire.control import Beat, Bye, Flight, Hello, Refuse, StreamOffer, Welcome
 from dataflow.wire.header import Header, Kind, Nack, data_route
 from dataflow.wire.sessions import (
     LIMIT_MAX,
     Accept,
     Action,
+    Bound,
     Ended,
     Opened,
     Reply,
@@ -352,6 +353,14 @@ def test_a_session_that_nobody_hears_from_is_told_nothing() -> None:
     _open(sessions)
     _tick(sessions, 0.0)
     assert not any(_tick(sessions, 0.1 * n) for n in range(1, 19))
+
+
+def test_a_session_says_what_may_be_in_flight_to_us() -> None:
+    sessions = _sessions()
+    session = _open(sessions)
+    assert sessions.control(ROUTE, Flight(1, 40_000), 0.1) == [Bound(session, 40_000)]
+    assert sessions.control(ROUTE, Flight(1, 0), 0.1) == [Bound(session, None)]
+    assert sessions.control(ROUTE, Flight(2, 0), 0.1) == []
 
 
 def test_news_are_told_to_all_at_once() -> None:

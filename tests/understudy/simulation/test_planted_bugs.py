@@ -25,7 +25,7 @@ from understudy.simulation.scenario import drawn
 from understudy.simulation.setup import Machines, Setup, Violation
 from understudy.simulation.simulation import simulate
 
-SEEDS = 2000
+SEEDS = 4000
 """As many as `test_simulation` runs of the machines as they are."""
 FRAMES = 40
 
