@@ -109,6 +109,7 @@ class Stream:
             window=part.region.window,
             deadline_s=part.region.deadline_ms / 1e3,
             redundancy=part.region.redundancy,
+            link_full=self._link_full,
             kin=kin(part.region.branches),
         )
         self._retained: dict[int, _Retained] = {}
@@ -138,6 +139,11 @@ class Stream:
             meter=self.meter,
             counts=None if after is None else after.outcomes.counts,
         )
+
+    def _link_full(self, left_s: float, now_s: float) -> bool:
+        """Tell whether a token of some branch could not be there and back in time."""
+        remote = (b for b in self.branches if isinstance(b, RemoteBranch))
+        return any(branch.wait_s(now_s) > left_s for branch in remote)
 
     def start(self, now_s: float) -> None:
         """Begin: the first frame is due now."""

@@ -32,7 +32,7 @@ follow from it, in order.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -137,6 +137,9 @@ class Ledger:
         redundancy: How several branches that could answer are used. Hedging is bounded:
             of the iterations admitted at most `redundancy.hedged_share` are hedged in
             the long run, and at most a window of them at once.
+        link_full: Given the time that is left and the present time: tells whether a
+            link has no time for one more token. A slow server is no reason to lower the
+            rate: it may be fast again in the next moment.
         kin: For each branch the bits of those that ask the same server for the same,
             see `rows.kin`; None: each stands alone.
     """
@@ -149,7 +152,9 @@ class Ledger:
         deadline_s: float,
         redundancy: Redundancy = STANDBY,
         kin: Sequence[int] | None = None,
+        link_full: Callable[[float, float], bool] = lambda _left_s, _now_s: False,
     ) -> None:
+        self._link_full = link_full
         self._branches = branches
         self._kin = kin or [1 << index for index in range(len(branches))]
         self._window = window
@@ -427,7 +432,7 @@ class Ledger:
         else:
             choice = choose_within(remaining_s=remaining_s)
         if choice.reason and not any(a.open for a in iteration.attempts):
-            if choice.reason == "deadline" and not iteration.attempts:
+            if choice.reason == "deadline" and self._link_full(remaining_s, now_s):
                 self._sampling.refused()
             self._drop(iteration, "error" if iteration.failed else choice.reason, now_s)
         if late:

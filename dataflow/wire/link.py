@@ -465,6 +465,8 @@ class Link(Credit):
         if self.state not in (State.DIALLING, State.LOADING):
             self.ignored["kind"] += 1
             return []
+        if self.state is State.DIALLING:
+            self._meter.welcomed(now_s - self._opened_s)
         if not ready:
             self._move(Event.LOADING, now_s)
             return []

@@ -121,14 +121,18 @@ class RateMeter:
         """The quickest of the latest beats took so long, with its answer."""
         self.rtt_s = min(rtt_s, self._probe_rtt_s)
 
+    def welcomed(self, took_s: float) -> None:
+        """The greeting was answered: a message without size each way."""
+        self._probe_rtt_s = took_s
+
     def probed(self, size: int, took_s: float) -> None:
         """A probe that carried `size` bytes was answered; the first carries none."""
         if not size:
-            self._probe_rtt_s = self.rtt_s = took_s
+            self._probe_rtt_s = self.rtt_s = min(took_s, self._probe_rtt_s)
             return
         # The latest one counts: after a rest a shaper lets the first through at once.
-        # The one without size may have been late: at most half is taken off for it.
-        busy_s = max(took_s - self.rtt_s, took_s / 2)
+        # The one without size may have been late: not all is taken off for it.
+        busy_s = max(took_s - self.rtt_s, took_s / 8)
         if busy_s > 0 and not self._groups:
             self.bytes_s = size / busy_s
 

@@ -760,7 +760,9 @@ def test_peer_that_answers_slowly_of_late_is_given_more_time() -> None:
 
 def _on_slow_link(driven: Driven, bytes_s: float, rtt_s: float) -> list[Action]:
     """Greet, and have the probes answered as a link of such a rate does."""
-    driven.greeted().welcome()
+    driven.greeted()
+    driven.now_s += rtt_s
+    driven.welcome()
     for size in (0, PROBE_BYTES, PROBE_BYTES):
         driven.now_s += rtt_s + size / bytes_s
         actions = driven.link.probed(driven.link.session, driven.now_s)

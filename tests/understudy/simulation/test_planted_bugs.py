@@ -25,7 +25,7 @@ from understudy.simulation.scenario import drawn
 from understudy.simulation.setup import Machines, Setup, Violation
 from understudy.simulation.simulation import simulate
 
-SEEDS = 4000
+SEEDS = 2000
 """As many as `test_simulation` runs of the machines as they are."""
 FRAMES = 40
 
@@ -488,7 +488,7 @@ PLANTED: list[tuple[Machines, str, str]] = [
     (_ledger(StartsAgain), "B1", "nack"),
     (_ledger(IgnoresLoss), "L2", "freeze"),
     (_ledger(AsksOneAtATime), "M1", "crash"),
-    (_ledger(HedgesWithoutBound), "M2", "slow"),
+    (_ledger(HedgesWithoutBound), "M2", "slow,crash"),
     (_ledger(LosesTheRest), "S6", "cut"),
     (_ledger(AnswersOutsideTwice), "B2", "cut"),
     (_link(IgnoresCredit), "S2", "mute"),
