@@ -31,6 +31,7 @@ GROUP, GROUPS = 4, 8
 STALE_S = 10.0
 FAST_BYTES_S = 125e6
 """From here on, 1 Gbit/s, what TCP keeps in flight by itself delays nobody."""
+PROBE_FACTOR = 3
 WAIT_MARGIN = 1.25
 PROBE_BYTES = 32768
 """Carried by each probe but the first, which has no size: 16 ms at 16 Mbit/s."""
@@ -131,10 +132,10 @@ class RateMeter:
             self._probe_rtt_s = self.rtt_s = min(took_s, self._probe_rtt_s)
             return
         # The latest one counts: after a rest a shaper lets the first through at once.
-        # The one without size may have been late: not all is taken off for it.
-        busy_s = max(took_s - self.rtt_s, took_s / 8)
-        if busy_s > 0 and not self._groups:
-            self.bytes_s = size / busy_s
+        # One that took little longer than a message without size says nothing: the link
+        # is fast, or its round trip is never the same.
+        if took_s >= PROBE_FACTOR * self.rtt_s and took_s > 0 and not self._groups:
+            self.bytes_s = size / (took_s - self.rtt_s)
 
     def sent(self, key: Hashable, size: int, now_s: float) -> None:
         """A token goes."""

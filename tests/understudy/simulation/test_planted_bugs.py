@@ -488,7 +488,7 @@ PLANTED: list[tuple[Machines, str, str]] = [
     (_ledger(StartsAgain), "B1", "nack"),
     (_ledger(IgnoresLoss), "L2", "freeze"),
     (_ledger(AsksOneAtATime), "M1", "crash"),
-    (_ledger(HedgesWithoutBound), "M2", "slow,crash"),
+    (_ledger(HedgesWithoutBound), "M2", "slow"),
     (_ledger(LosesTheRest), "S6", "cut"),
     (_ledger(AnswersOutsideTwice), "B2", "cut"),
     (_link(IgnoresCredit), "S2", "mute"),
