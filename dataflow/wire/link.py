@@ -465,7 +465,7 @@ class Link(Credit):
         if self.state not in (State.DIALLING, State.LOADING):
             self.ignored["kind"] += 1
             return []
-        if self.state is State.DIALLING:
+        if self.state is State.DIALLING and len(self._lanes) == 2:
             self._meter.welcomed(now_s - self._opened_s)
         if not ready:
             self._move(Event.LOADING, now_s)

@@ -780,6 +780,17 @@ def test_probes_tell_what_a_link_carries_before_the_first_token() -> None:
     assert driven.link.heartbeat == HEARTBEAT
 
 
+def test_a_welcome_before_the_greeting_says_nothing_of_the_round_trip() -> None:
+    """The rate was measured against a round trip that had no beginning."""
+    driven = Driven().dialled()
+    driven.welcome()
+    for _ in range(PROBES):
+        driven.now_s += 0.1
+        driven.link.probed(1, driven.now_s)
+    rate = driven.link.rate
+    assert rate is None or rate.rtt_s >= 0.0
+
+
 def test_a_session_whose_heartbeat_is_too_short_for_its_link_is_not_used() -> None:
     driven = Driven().dialled()
     assert _on_slow_link(driven, 0.25e6, 0.02) == [Close()]
