@@ -23,7 +23,7 @@ from understudy.profile_file import Memory, SessionFacts
 from understudy.timing import TimedSegment, in_turn, probe, runs_alone
 
 ROUNDS_MIN, ROUNDS_MAX = 12, 40
-_BUDGET_S = 8.0
+_BUDGET_S = 6.0
 """What the rounds may take together, beyond the least number of them."""
 _KERNEL_RUNS_MIN, _KERNEL_RUNS_MAX = 5, 30
 _KERNEL_BUDGET_S = 2.0
@@ -152,7 +152,6 @@ class Measuring:
         """
         times = Times()
         calls: list[Callable[[], object]] = [probe(), self._whole]
-        rounds = rounds or self._rounds(calls, len(chosen))
         weights_mb = sum(weight_bytes(self._model).values()) / 1e6
         most = max(1, int(available_mb() * _MEMORY_SHARE / (_ARENA * weights_mb + 1)))
         left, done = iter(chosen), 0
@@ -160,20 +159,16 @@ class Measuring:
             if together:
                 last = done + len(together)
                 self._tell(f"cuts {done + 1} to {last} of {len(chosen)}")
-            self._measure(together, rounds, calls, times)
+            share = len(together) / max(1, len(chosen)) or 1.0
+            self._measure(together, rounds, _BUDGET_S * share, calls, times)
             done += len(together) or 1
         return times
-
-    def _rounds(self, calls: Sequence[Callable[[], object]], cuts: int) -> int:
-        _, whole = in_turn(calls, 3)
-        least_s = min(took.wall_s for took in whole)
-        affordable = int(_BUDGET_S / (2 * least_s * (cuts + 1)))
-        return max(ROUNDS_MIN, min(ROUNDS_MAX, affordable))
 
     def _measure(
         self,
         together: Sequence[Cut],
-        rounds: int,
+        rounds: int | None,
+        budget_s: float,
         calls: Sequence[Callable[[], object]],
         times: Times,
     ) -> None:
@@ -182,7 +177,12 @@ class Measuring:
             for cut in together:
                 for timed in self._head_and_tail(cut):
                     opened.append(timed)
-            found = in_turn([*calls, *opened], rounds)
+            found = in_turn(
+                [*calls, *opened],
+                rounds or ROUNDS_MAX,
+                enough=rounds or ROUNDS_MIN,
+                budget_s=budget_s,
+            )
         finally:
             for timed in opened:
                 timed.close()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.sessions import check_providers
 from dataflow.clock import now_s
 from graphs.cuts import Cut, cuts
 from graphs.footprint import footprint_bytes, sides, weight_bytes
@@ -93,6 +94,7 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
         UnderstudyError: It cannot be profiled: says why.
     """
     start_s = now_s()
+    check_providers(wanted.session.providers)
     tell("reading the model")
     model = Model.read(path, wanted.sizes)
     inputs, outputs = model.interface()

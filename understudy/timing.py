@@ -4,6 +4,7 @@ Noise only ever adds to a time, and comes in bursts: so the least of many counts
 everything is measured in turn, so that a burst strikes all alike.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,14 +102,29 @@ class Took:
     processor_s: float
 
 
-def in_turn(calls: Sequence[Callable[[], object]], rounds: int) -> list[list[Took]]:
+def in_turn(
+    calls: Sequence[Callable[[], object]],
+    rounds: int,
+    *,
+    enough: int = 0,
+    budget_s: float = math.inf,
+) -> list[list[Took]]:
     """Return what each of `calls` took, round by round.
 
     Each is called twice a round, and only the second counts: the first gets back the
     caches that the others have emptied, as a device that runs nothing else has them.
+
+    Args:
+        calls: What to time.
+        rounds: The most.
+        enough: So many rounds end it when the budget is spent.
+        budget_s: What all rounds may take together.
     """
     found: list[list[Took]] = [[] for _ in calls]
-    for _ in range(rounds):
+    end_s = now_s() + budget_s
+    for done in range(rounds):
+        if done >= enough and now_s() > end_s:
+            break
         for call, mine in zip(calls, found, strict=True):
             call()
             start_s, processor_s = now_s(), thread_time()

@@ -17,6 +17,13 @@ def test_calls_take_turns_and_the_second_of_a_round_counts():
     assert [len(each) for each in found] == [3, 3]
 
 
+def test_rounds_end_when_the_budget_is_spent_but_not_before_they_are_enough():
+    never = threading.Event()
+    calls = [lambda: never.wait(0.001)]
+    assert len(in_turn(calls, rounds=50, enough=3, budget_s=0.0)[0]) == 3
+    assert len(in_turn(calls, rounds=5, enough=3, budget_s=60.0)[0]) == 5
+
+
 def test_waiting_is_time_on_the_wall_and_not_of_the_processor():
     never = threading.Event()
     (waited,) = in_turn([lambda: never.wait(WAIT_S)], rounds=1)
