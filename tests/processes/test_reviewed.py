@@ -82,9 +82,10 @@ def test_local_actor_that_fails_at_failover_leaves_no_frame_unaccounted(
     """The failing start was repeated while the stream was being ended."""
     plan = toy_plan(
         tmp_path / "plan", port=free_ports(1), servers=1, tail={"take_s": 0.05},
-        window=3, here={"raise_from": 1}, source={"rate_hz": 100},
+        window=256, here={"raise_from": 1}, source={"rate_hz": 100},
     )  # fmt: skip
     with played(plan, tmp_path) as run:
+        # The window is never near full: before it is, some frames stay here.
         run.wait_rows("cam.0", "edge.0", 5)
         run.kill("edge.0")
         assert run.wait_exit("cam.0") == 1
