@@ -218,7 +218,7 @@ def _mangle(wire: Wire, token: Token) -> Token:
     match wire.mangled:
         case "segment":
             header = header._replace(segment=header.segment ^ 1)
-        case "busy":
+        case "busy" if wire.branches:  # a server knows its tokens by their ordinals
             beyond = header.ordinal + 1 + wire.link.credit(header.stream)
             header = header._replace(ordinal=beyond)
         case "error":
