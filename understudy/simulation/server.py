@@ -143,8 +143,16 @@ class Server(Device):
             if not wire.link.ready:
                 continue
             heard_s = wire.endpoint.clock_s() - BEAT_S * chance()
-            beat = Beat(wire.link.session, ready=True, queue=0, age_ms=0)
-            wire.link.control(beat, heard_s)
+            known = wire.link.unreachable
+            if known is not None:  # else nothing was told yet
+                beat = Beat(
+                    wire.link.session,
+                    ready=True,
+                    queue=0,
+                    age_ms=0,
+                    dead=tuple(sorted(known)),
+                )
+                wire.link.control(beat, heard_s)
             wire.arm()
         self.arm()
 
