@@ -21,7 +21,7 @@ from understudy.costs import Link
 from understudy.exploration import Exploration, ExploredDevice, Measured, Panel, Row
 from understudy.explore_subject import Subject
 from understudy.explored_deployment import Script, write_deployment
-from understudy.launch import Launcher, free_ports, wait_ready
+from understudy.launch import READY_S, Launcher, free_ports, wait_ready
 from understudy.plans import compile_deployment, keep_plan
 from understudy.profile_file import SessionFacts
 from understudy.proxy import Condition
@@ -38,6 +38,8 @@ EXCESS = 1.5
 """How much more is asked for than the predicted throughput, to measure it."""
 THROUGHPUT_S = 3.0
 TURN_S = 0.02
+SLOW_READY_S = 300.0
+"""Loading takes a slowed process many times as long as others."""
 TRIED = 3
 """Rows that are tried beside all local and the frame as it is."""
 
@@ -214,5 +216,7 @@ def _devices(
                     pid = launcher.pid(name)
                     if role == "endpoint" and stage.slow is not None and pid:
                         stage.slow(pid)
-                wait_ready(launcher, names)
+                wait_ready(
+                    launcher, names, READY_S if stage.slow is None else SLOW_READY_S
+                )
             yield launcher

@@ -346,15 +346,15 @@ class Tail:
                 yield path.name, json.loads(line)
 
 
-def wait_ready(launcher: Launcher, names: list[str]) -> None:
-    """Wait until each of `names` said that it is ready.
+def wait_ready(launcher: Launcher, names: list[str], limit_s: float = READY_S) -> None:
+    """Wait until each of `names` said that it is ready, for `limit_s` at most.
 
     Raises:
         UnderstudyError: One ended, or said nothing in time.
     """
     waiting = set(names)
     tail = Tail(launcher.run_folder)
-    end_s = time.monotonic() + READY_S
+    end_s = time.monotonic() + limit_s
     while waiting:
         ended = list(launcher.exits())  # before the news: those hold all they wrote
         for file, record in tail.news():
@@ -368,7 +368,7 @@ def wait_ready(launcher: Launcher, names: list[str]) -> None:
                 )
         if time.monotonic() > end_s:
             raise UnderstudyError(
-                f"devices {', '.join(sorted(waiting))}: not ready after {READY_S:g} s; "
+                f"devices {', '.join(sorted(waiting))}: not ready after {limit_s:g} s; "
                 f"see log-*.txt in {launcher.run_folder}"
             )
         time.sleep(0.01)
