@@ -34,6 +34,8 @@ JOIN_S = 2.0
 LATEST_FACTOR = 2
 """A job waits for others no longer than twice its chain's time before its budget ends.
 """
+LATEST_MIN_S = 0.02
+"""And this much: a thread that sleeps wakes up late on a busy machine."""
 
 Done = Callable[[list[Any] | None, float, float], None]
 """Called in the I/O loop with the results (None: the budget was spent in the queue),
@@ -251,7 +253,8 @@ class Executor:
             session=job.session,
             batching=self._batching.get(chain, ALONE),
             queued_s=job.queued_s,
-            latest_s=job.expires_s - LATEST_FACTOR * self._best_s.get(chain, 0.0),
+            latest_s=job.expires_s
+            - max(LATEST_FACTOR * self._best_s.get(chain, 0.0), LATEST_MIN_S),
         )
 
     def _work(self) -> None:
