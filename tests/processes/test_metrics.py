@@ -103,7 +103,8 @@ def test_firings_and_attempts_agree_with_the_frames(scene: Played) -> None:
     attempts = scrape.by("understudy_attempts_total", "row")
     firings = scrape.by("understudy_actor_firings_total", "actor")
     assert attempts["edge.0",] >= frames["edge.0",]
-    assert firings["result[cam.0]",] == sum(frames.values())
+    # It is scraped while it runs: between two counters a frame may have come in.
+    assert 0 <= firings["result[cam.0]",] - sum(frames.values()) <= 1
     assert firings["camera[cam.0]",] >= sum(frames.values())
     assert ("local[cam.0]",) not in firings, "trials are no work"
     busy_s = scrape.by("understudy_actor_busy_seconds_total", "actor")
