@@ -130,9 +130,9 @@ class Link(Credit):
         self._sizes: dict[int, int] = {}
         """Per stream: bytes of its latest token, compressed or not."""
         self._told_rate: LinkRate | None = None
-        """Told in this session."""
+        """What the peer was told since the lanes were opened."""
         self._heartbeat = HEARTBEAT
-        """Of this session."""
+        """Of the lanes that are open."""
         self._widened = 1
         """How often the timeout of sessions was doubled that never became ready."""
         self._probed_s = now_s
