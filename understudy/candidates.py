@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from actors.codec import CODECS as ENCODINGS
+from actors.codec import code_type
 from dataflow.errors import UnderstudyError
 from dataflow.graph import TokenType
 from graphs.cuts import Cut, cuts
@@ -32,7 +34,6 @@ CODECS = ("none", "lz4", "zstd", "float16", "float16+lz4", "float16+zstd", "int8
           "int8+lz4", "int8+zstd")  # fmt: skip
 """Those that a deployment knows, the plain one first."""
 LOSSLESS = ("none", "lz4", "zstd")
-INT8_HEADER = 8
 
 
 # No slots: cached_property needs an instance dictionary.
@@ -297,17 +298,12 @@ def crossings(
 
 
 def _coded_bytes(codec: str, tokens: Iterable[TokenType]) -> int | None:
-    if codec not in ("float16", "int8"):
+    """Return the bytes that an encoding makes; None: they depend on the values."""
+    if codec not in ENCODINGS:
         return None
-    size = 0
-    for token in tokens:
-        if token.dtype != "float32":
-            size += token.nbytes
-        elif codec == "float16":
-            size += token.nbytes // 2
-        else:
-            size += token.nbytes // 4 + INT8_HEADER
-    return size
+    return sum(
+        (code_type(codec, t) if t.dtype == "float32" else t).nbytes for t in tokens
+    )
 
 
 def check_same(model: Model, devices: Iterable[Device]) -> None:

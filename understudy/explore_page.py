@@ -9,7 +9,7 @@ from dataflow.errors import UnderstudyError
 from understudy import explore_plots as plots
 from understudy import page, rate_plots
 from understudy.exploration import Exploration, Panel, Row
-from understudy.summary import NONE, Column
+from understudy.summary import NONE, Column, three_digits
 from understudy.svg import Plot, document
 
 Drawn = Mapping[str, Mapping[int, str]]
@@ -288,13 +288,4 @@ def _constraints(exploration: Exploration) -> Iterator[str]:
 
 
 def _number(value: float | None) -> str:
-    """Return three digits, and no more zeros than it takes.
-
-    >>> _number(0.0), _number(0.1234), _number(12.34), _number(12345.0)
-    ('0', '0.123', '12.3', '12,345')
-    """
-    if value is None:
-        return NONE
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return NONE if value is None else three_digits(value)

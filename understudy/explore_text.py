@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from understudy.exploration import Exploration, Panel, Row
+from understudy.summary import three_digits
 
 ROWS = 10
 """Shown unless all are asked for; all local and the frame as it is always are."""
@@ -117,16 +118,7 @@ _COLUMNS_NARROW: Mapping[str, _Figure] = {
 
 
 def _number(value: float | None) -> str:
-    """Return three digits, and no more zeros than it takes.
-
-    >>> _number(0.0), _number(0.1234), _number(12.34), _number(12345.0)
-    ('0', '0.123', '12.3', '12345')
-    """
-    if value is None:
-        return ""
-    if value == 0:
-        return "0"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return "" if value is None else three_digits(value, "")
 
 
 def _remarks(row: Row) -> str:

@@ -161,6 +161,19 @@ def promise_text(verdict: Verdict) -> str:
     return f"{PROMISE}: BROKEN ({wrong}; {frames})"
 
 
+def three_digits(value: float, grouping: str = ",") -> str:
+    """Return three digits, and no more zeros than it takes.
+
+    >>> three_digits(0.0), three_digits(0.1234), three_digits(12.34)
+    ('0', '0.123', '12.3')
+    >>> three_digits(12345.0), three_digits(12345.0, "")
+    ('12,345', '12345')
+    """
+    if value == 0:
+        return "0"
+    return f"{value:{grouping}.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def milliseconds(value: float | None) -> str:
     """Return a time with three digits that count.
 
