@@ -323,7 +323,9 @@ def _hosted_part(
     tx = next(a for a in there if graph.actors[a].type == "tx")
     back = next(a for a in reversed(there) if graph.actors[a].type == "tx")
     fired = {a for a in there if graph.actors[a].type not in ("rx", "tx")}
-    chain = _chain(graph, fired, {region.name: branch.row})
+    # A message holds its tensors in the order of the RX, whoever reads them.
+    place = {PortRef(rx, port.name): i for i, port in enumerate(graph.actors[rx].ports)}
+    chain = _chain(graph, fired, {region.name: branch.row}, place)
     return HostedPart(
         region=region,
         segment=asked.segment,
@@ -348,14 +350,29 @@ def _fork_input(ref: PortRef) -> str:
     return ref.port.partition("_")[2]
 
 
-def _chain(graph: Graph, actors: set[str], modes: Mapping[str, str]) -> ChainPart:
-    """Return the part that holds `actors`, in the graph's own order."""
+def _chain(
+    graph: Graph,
+    actors: set[str],
+    modes: Mapping[str, str],
+    place: Mapping[PortRef, int] | None = None,
+) -> ChainPart:
+    """Return the part that holds `actors`, in the graph's own order.
+
+    Args:
+        graph: The plain graph.
+        actors: Some of it.
+        modes: Regions whose mode is fixed.
+        place: Of each port that feeds it among the tokens that enter; None: they
+            enter in the order of the actors.
+    """
     told = {dpg.controller for dpg in graph.dpgs if dpg.name in modes}
     entering = [
         f for a in graph.actors if a in actors for f in graph.inputs(a)
         if f.source.actor not in actors
         and not (graph.port(f.target).control and f.source.actor in told)
     ]  # fmt: skip
+    if place is not None:
+        entering.sort(key=lambda fifo: place[fifo.source])
     leaving = [
         f for a in graph.actors if a in actors for f in graph.outputs(a)
         if f.target.actor not in actors

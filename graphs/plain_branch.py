@@ -113,14 +113,18 @@ class PlainBranch:
         """
         asked: tuple[Asked, ...] = ()
         for hop, device in reversed(list(enumerate(self._row.path))):
-            kinds = [self._units.kinds[u] for u in self._units_on(hop)]
+            units = self._units_on(hop)
+            kinds = [self._units.kinds[unit] for unit in units]
             text = [
                 f"{k.segment.identity:016x}"
                 if k.segment
                 else f"type {k.type} {json.dumps(k.params, sort_keys=True)}"
                 for k in kinds
             ]
-            text += [f"codec {edge.codec}" for edge in self._entering(edges, hop)]
+            text += [  # a message has no names: which tensor is whose is its order
+                f"into {units.index(e.target.unit)} {e.target.name} codec {e.codec}"
+                for e in self._entering(edges, hop)
+            ]
             text += [f"then {a.device} {a.segment:016x}" for a in asked[:1]]
             digest = hashlib.sha256("\n".join(text).encode()).digest()
             asked = (Asked(device, int.from_bytes(digest[:8], "big")), *asked)

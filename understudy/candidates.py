@@ -5,7 +5,7 @@ is computed by the next device) and its output (all of it was computed by this o
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -47,8 +47,8 @@ class Place:
         raw_input: The input leaves the device, as it is or rearranged.
         answer_bytes: Of the model's outputs that are made behind it.
         fixed: Crosses as it is: no codec of ours makes it smaller.
-        answers_apart: Outputs of the model are made on both sides of it, and nobody in
-            a deployment puts them together.
+        carried: Outputs of the model that are made in front of it. They cross with it,
+            as they are, and come back with those that are made behind it.
     """
 
     model: Model
@@ -61,7 +61,7 @@ class Place:
     answer_bytes: int
     notes: tuple[str, ...] = ()
     fixed: bool = False
-    answers_apart: bool = False
+    carried: tuple[str, ...] = ()
 
     @cached_property
     def nodes(self) -> frozenset[int]:
@@ -92,22 +92,14 @@ def places(
         answer_bytes: What comes back of a frame; None: the model's outputs.
         jpeg_bytes: Of a frame as JPEG; None: that way is not looked at.
     """
-    sizes = {name: model.tensor(name).token.nbytes for name in model.outputs}
-
-    def answer(behind: Iterable[str]) -> int:
-        whole = sum(sizes[name] for name in behind)
-        return whole if answer_bytes is None else answer_bytes
-
+    every = bytes_of(model, model.outputs) if answer_bytes is None else answer_bytes
     found = list(cuts(model))
     total = max((cut.nodes for cut in found), default=1) + 1
-    every = answer(model.outputs)
     chosen = list(_remote(model, every, jpeg_bytes))
     for cut in found:
         if cut.useful and cut.bytes is not None:
             made = front(model, cut.tensors, model.outputs)
-            behind = [name for name in model.outputs if name not in made]
-            place = _cut(model, cut, total, answer(behind))
-            chosen.append(replace(place, answers_apart=bool(made)))
+            chosen.append(_with_answers(_cut(model, cut, total, every), made))
     chosen.append(Place(model, "all local", "local", (), 1.0, 0, False, 0))
     return tuple(chosen)
 
@@ -125,6 +117,23 @@ def _cut(model: Model, cut: Cut, total: int, answer_bytes: int) -> Place:
         answer_bytes,
         cut.notes,
     )
+
+
+def _with_answers(place: Place, made: Sequence[str]) -> Place:
+    """Return a cut that outputs of the model, made in front of it, cross too."""
+    if not made:
+        return place
+    return replace(
+        place,
+        bytes=place.bytes + bytes_of(place.model, made),
+        notes=(*place.notes, f"with the answer's {', '.join(made)}"),
+        carried=tuple(made),
+    )
+
+
+def bytes_of(model: Model, names: Iterable[str]) -> int:
+    """Return the bytes of tensors of a model together."""
+    return sum(model.tensor(name).token.nbytes for name in names)
 
 
 def _remote(model: Model, answer_bytes: int, jpeg_bytes: int | None) -> Iterable[Place]:
@@ -278,7 +287,8 @@ def crossings(
     found = [plain] if "none" in codecs else []
     time = near.time(place) or far.time(place)
     measured = time.wire if time is not None else {}
-    mb = place.bytes / 1e6
+    carried = bytes_of(place.model, place.carried)
+    mb = (place.bytes - carried) / 1e6
     for codec in CODECS[1:]:
         size = measured.get(codec) or _coded_bytes(codec, place.tokens)
         encode, decode = (d.profile.codecs.get(codec) for d in (near, far))
@@ -287,7 +297,7 @@ def crossings(
                 Crossing(
                     place.tensors,
                     place.bytes,
-                    size,
+                    size + carried,
                     place.answer_bytes,
                     codec,
                     encode.encode_us_per_mb * mb / 1e3 * near.factor,

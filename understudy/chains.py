@@ -223,7 +223,12 @@ def _bounds(
 
 
 def _follows(near: Place, far: Place) -> bool:
-    """Say whether a device that was handed `near` can hand on `far`."""
+    """Say whether a device that was handed `near` can hand on `far`.
+
+    Nobody in a chain passes on answers that were made in front of it.
+    """
+    if near.carried or far.carried:
+        return False
     if far is near:
         return True
     return far.kind not in REMOTE and near.nodes <= far.nodes

@@ -40,8 +40,6 @@ def violations(
     constraints: Constraints, found: Found, cost: Cost, search: Search
 ) -> Iterator[Violation]:
     """Yield what a partition breaks."""
-    if any(place.answers_apart for place in found.places):
-        yield Violation("answers on both sides of the cut", 1.0)
     if constraints.no_raw_input and any(place.raw_input for place in found.places):
         yield Violation("the raw input leaves the device", 1.0)
     limit = constraints.endpoint_ms_max

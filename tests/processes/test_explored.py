@@ -5,20 +5,30 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 
 from dataflow.errors import MisuseError, UnderstudyError
+from tests.support.light import real_models
 from tests.support.profiles import profile_of
-from understudy.candidates import Device
+from tests.support.run import outcome, played
+from tests.support.small_models import model_of, node
+from understudy.candidates import Device, places
 from understudy.cli import main
 from understudy.costs import Link
+from understudy.exploration import Row
 from understudy.explore_measure import measured
 from understudy.explore_run import scaled, seen
 from understudy.explore_subject import Subject, read_subject
 from understudy.explore_words import parse_link
+from understudy.explored_deployment import Script, write_deployment
 from understudy.exploring import Wish, explore
+from understudy.launch import free_ports
+from understudy.plans import compile_deployment
 from understudy.profile_file import write_profile
+from understudy.reference import full_error
+from understudy.segment_folder import ERROR_MAX
 
 SEVERAL = 5
 LIMITS = ("--require", "no-raw-input", "--max-endpoint-ms", "19.9")
@@ -42,12 +52,14 @@ def run(*arguments: str) -> Result:
     return result
 
 
-def explored(subject: Subject, link: Link, names=("pi", "lab")):
+def explored(subject: Subject, link: Link, names=("pi", "lab"), **changes):
     devices = [
         Device(name, "", profile_of(subject.model, ms, name))
         for name, ms in zip(names, (20.0, 1.0, 0.5), strict=False)
     ]
-    return explore(subject.model, Wish(devices, [[link] * (len(devices) - 1)]))
+    return explore(
+        subject.model, Wish(devices, [[link] * (len(devices) - 1)], **changes)
+    )
 
 
 def test_partition_is_measured_over_a_link_of_that_rate() -> None:
@@ -106,6 +118,60 @@ def test_run_is_explored_with_what_it_has_seen() -> None:
 
 
 _CUTS = ("single", "multi")
+
+
+def two_heads() -> Path:
+    """Write a model with an answer from its middle and one from its end."""
+    nodes = [
+        node("Relu", ["x"], ["a"]),
+        node("GlobalAveragePool", ["a"], ["y"]),
+        node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Sigmoid", ["b"], ["c"]),
+        node("GlobalMaxPool", ["c"], ["z"]),
+    ]
+    proto = model_of(nodes, {"x": [1, 3, 16, 24]}, outputs=("z", "y"))
+    onnx.save(proto, "heads.onnx")
+    return Path("heads.onnx")
+
+
+def check_answers(subject: Subject, row: Row, folder: Path) -> None:
+    """Run a partition as it is written; compare its answers with the whole model's."""
+    script = Script(rate_hz=20, window=4)
+    file = write_deployment(folder, subject, row, script=script)
+    params = {"camera": {"frames": SEVERAL}, "result": {"values": True}}
+    base = free_ports(1)
+    plan = compile_deployment(file, folder / "plan", listen_base=base, params=params)
+    (folder / "run").mkdir()
+    with played(plan, folder / "run") as devices:
+        assert devices.wait_exit("endpoint", 60) == 0
+    found, verdict = outcome(folder / "run")
+    assert verdict.kept, verdict.violations
+    error = full_error(plan, found)
+    assert error is not None, "no frame was answered in full"
+    assert error <= ERROR_MAX, row.label
+    shutil.rmtree(folder / "plan")
+
+
+def test_answers_of_both_sides_of_a_cut_are_put_together(here: Path) -> None:
+    subject = read_subject(two_heads())
+    rows = explored(subject, parse_link("2mbit,10ms"), codecs=("zstd",)).panels[0].rows
+    (row,) = (row for row in rows if row.label == "c")
+    assert row.notes == ("with the answer's y",)
+    assert row.cost.wire_bytes == 3 * 8 * 12 * 4 // 2 + 3 * 4  # halved, and as it is
+    assert row.cost.bytes == 3 * 8 * 12 * 4 + 3 * 4
+    check_answers(subject, row, here / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", real_models(), ids=lambda path: path.stem)
+def test_every_cut_behind_an_answer_of_a_real_model_is_deployed(
+    here: Path, path: Path
+) -> None:
+    subject = read_subject(path)
+    behind = {p.label for p in places(subject.model) if p.carried}
+    for row in explored(subject, parse_link("2mbit,10ms")).panels[0].rows:
+        if row.label in behind:
+            check_answers(subject, row, here / f"out-{row.number}")
 
 
 def test_gated_run_tells_how_often_the_exit_answers() -> None:
