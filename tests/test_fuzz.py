@@ -26,7 +26,7 @@ from tests.fuzz.targets import TARGETS, Endpoint, Server
 
 MESSAGES = 10_000
 PLANTED_MESSAGES = 50_000
-FUZZ = settings(max_examples=100, derandomize=True, deadline=None)
+FUZZ = settings(max_examples=100)
 FRAMES = st.lists(st.binary(max_size=400), max_size=4)
 
 

@@ -30,8 +30,6 @@ from tests.support.playing import (
 
 quick = settings(
     max_examples=120,
-    derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 

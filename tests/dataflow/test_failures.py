@@ -243,7 +243,7 @@ def test_prediction_and_ledger_call_the_very_same_choice() -> None:
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.booleans(), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_prediction_is_what_choose_says_of_branches_that_are_left(
     endpoints: int, servers: int, local: bool, data: st.DataObject
 ) -> None:
@@ -267,7 +267,7 @@ def test_prediction_is_what_choose_says_of_branches_that_are_left(
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 2))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_every_surviving_graph_passes_the_rules_when_run_again(
     endpoints: int, servers: int, local: bool, count: int
 ) -> None:

@@ -17,8 +17,6 @@ from dataflow.timed import Timed, timed
 
 quick = settings(
     max_examples=100,
-    derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 

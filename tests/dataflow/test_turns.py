@@ -110,7 +110,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, st.integers(1, 5), st.sampled_from([0.0, 2.5]))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_each_job_leaves_once_in_its_sessions_order_and_in_time(
     events: list[tuple[str, str, bool]], most: int, wait_s: float
 ) -> None:

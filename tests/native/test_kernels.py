@@ -18,8 +18,6 @@ BACKENDS = {"reference": reference} | {
     f"native-{level}": compiled.Compiled(level) for level in LEVELS
 }
 FUZZ = settings(
-    deadline=None,
-    derandomize=True,
     max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -32,7 +32,7 @@ from dataflow.wire.control import (
 )
 from dataflow.wire.header import VERSION
 
-FUZZ = settings(max_examples=300, derandomize=True, deadline=None)
+FUZZ = settings(max_examples=300)
 REFUSE_BODY: dict[str, Any] = {"kind": "refuse", "session": 1, "why": "no"}
 PREFIX = CONTROL_MAGIC + bytes([VERSION])
 OFFER = StreamOffer(stream=2**32 - 1, name="cam.0", segment=2**64 - 1, window=5)

@@ -18,7 +18,7 @@ from dataflow.wire.header import (
     microseconds,
 )
 
-FUZZ = settings(max_examples=300, derandomize=True, deadline=None)
+FUZZ = settings(max_examples=300)
 HEADER = Header(
     kind=Kind.NACK,
     session=0x01020304,

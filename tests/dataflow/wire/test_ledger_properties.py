@@ -176,7 +176,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.due_s(self.now_s) > self.now_s
 
 
-LedgerMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
-)
+LedgerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 test_a_ledger_keeps_its_promises_whatever_happens = LedgerMachine.TestCase

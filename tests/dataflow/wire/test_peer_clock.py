@@ -1,6 +1,6 @@
 """What is said of a peer's clock is right to within the error that is said."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow.wire.control import Beat
@@ -36,7 +36,6 @@ def _beat(clock: PeerClock, now_s: float) -> Beat:
     )  # fmt: skip
 
 
-@settings(derandomize=True)
 @given(
     st.integers(-900, 10**6),
     st.lists(st.tuples(MICRO, MICRO, MICRO), min_size=1, max_size=20),

@@ -134,7 +134,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300)
 @given(STEPS)
 def test_every_token_passed_on_comes_back_at_most_once_and_is_not_kept(
     steps: list[tuple[str, float]],
