@@ -215,6 +215,18 @@ class Device:
                 return weak
         return "measured"
 
+    def added(self, place: Place) -> float:
+        """Return what a cut costs in itself: by how much its parts exceed the whole.
+
+        As a share of the whole; 0 where errors of the times may explain it.
+        """
+        time, whole_ms = self.time(place), self.profile.whole.min_ms
+        if time is None or not whole_ms:
+            return 0.0
+        error_ms = math.hypot(_error_ms(time, "head"), _error_ms(time, "tail"))
+        extra_ms = time.head_ms + time.tail_ms - whole_ms
+        return extra_ms / whole_ms if extra_ms > error_ms else 0.0
+
     def part(self, start: Place | None, end: Place | None) -> Part:
         """Return what it takes from one place to another.
 

@@ -49,6 +49,8 @@ class Row:
         best: The one that is recommended.
         pieces: What its cost was computed from.
         measured: What it really took, if it was tried.
+        added: What its cut costs in itself, as a share of the whole model's time; the
+            times of the parts hold it.
     """
 
     number: int
@@ -68,6 +70,7 @@ class Row:
     tie: bool = False
     best: bool = False
     measured: Measured | None = None
+    added: float = 0.0
 
     @property
     def codec(self) -> str:
@@ -104,6 +107,7 @@ class Row:
             "raw_input": self.raw_input,
             "source": self.source,
             "notes": list(self.notes),
+            "added": self.added,
             "score": self.score,
             "excluded": list(self.excluded),
             "pareto": self.pareto,

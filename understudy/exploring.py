@@ -23,6 +23,10 @@ from understudy.exploration import (
 )
 from understudy.thresholds import thresholds
 
+ADDED_MAX = 0.05
+"""Of the whole model's time: a cut that costs more in itself is said to, and another
+that is as good is recommended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -163,6 +167,9 @@ def _row(number: int, found: Found, search: Search, broken: Sequence[Violation])
     weakest = max(sources, key=_SOURCES.index)
     kind = place.kind if len(found.places) < 2 else "chain"
     notes = list(place.notes)
+    added = max((d.added(p) for p in found.places for d in used), default=0.0)
+    if added > ADDED_MAX:
+        notes.append(f"costs {100 * added:.0f} % in itself")
     if search.exit is not None and found.partition.exit is None and found.places:
         notes.append("in front of what the early exit reads")
     return Row(
@@ -182,6 +189,7 @@ def _row(number: int, found: Found, search: Search, broken: Sequence[Violation])
         score=score(search.weights, paid),
         pieces=found.partition,
         excluded=tuple(violation.text for violation in broken),
+        added=added,
     )
 
 
@@ -212,14 +220,17 @@ def _choose(allowed: Sequence[Row]) -> tuple[Row, set[int]]:
     """Return the best row, and the numbers of all that may be as good.
 
     Among those the plainest is recommended: no network where none is needed, one tensor
-    rather than several, and else the one with the least score.
+    rather than several, a cut that costs little in itself, and else the one with the
+    least score.
     """
     least = min(allowed, key=lambda row: row.score)
     ties = [row for row in allowed if row.score - least.score <= _doubt(row, least)]
-    plain = [row for row in ties if row.kind == "local"] or [
-        min(ties, key=lambda row: (row.kind in ("multi", "chain"), row.score))
-    ]
+    plain = [row for row in ties if row.kind == "local"] or [min(ties, key=_plainness)]
     return plain[0], {row.number for row in ties}
+
+
+def _plainness(row: Row) -> tuple[bool, bool, float]:
+    return row.kind in ("multi", "chain"), row.added > ADDED_MAX, row.score
 
 
 def _doubt(row: Row, other: Row) -> float:

@@ -215,6 +215,46 @@ def test_equals_within_noise_are_printed_and_all_local_is_preferred(
     assert "not to be told from" in found.why
 
 
+def dear(device: Device, tensors: tuple[str, ...], share: float) -> Device:
+    """Return a device on which one cut adds a share of the whole to its head."""
+    made = device.profile
+    added_ms = share * made.whole.min_ms
+    times = [
+        replace(c, head_ms=c.head_ms + added_ms) if c.tensors == tensors else c
+        for c in made.cuts
+    ]
+    return replace(device, profile=replace(made, cuts=tuple(times)))
+
+
+def test_what_a_cut_costs_in_itself_is_said(digits: Model) -> None:
+    plain = wish(digits)
+    tensors = panel(explore(digits, plain)).rows[3].tensors
+    near, far = plain.devices
+    rows = panel(
+        explore(digits, replace(plain, devices=(dear(near, tensors, 0.2), far)))
+    ).rows
+    said = {row.tensors: row.notes for row in rows if row.added > 0.05}
+    assert [*said] == [tensors]
+    assert said[tensors][-1] == "costs 20 % in itself"
+
+
+def test_among_equals_one_that_costs_in_itself_is_not_recommended(
+    digits: Model,
+) -> None:
+    """Over a link to a far place it hardly matters where to cut."""
+    forced = Constraints(no_raw_input=True, pins={digits.outputs[-1]: "lab"})
+    far = [[Link("far", 1e9, 1e9, 1e4)]]
+    plain = wish(digits, links=far, constraints=forced)
+    best = panel(explore(digits, plain)).best
+    assert best is not None
+    near, server = plain.devices
+    changed = replace(plain, devices=(dear(near, best.tensors, 0.06), server))
+    found = panel(explore(digits, changed))
+    assert min(found.ties, key=lambda row: row.score).number == best.number
+    assert found.best is not None
+    assert found.best.number != best.number
+
+
 def test_thresholds_say_what_is_the_quickest_at_any_rate(digits: Model) -> None:
     found = panel(explore(digits, wish(digits))).thresholds
     assert len(found) > 1
