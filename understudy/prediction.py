@@ -68,6 +68,20 @@ def smaller_than_before(places: Sequence[Place]) -> list[int]:
     return sorted(found)
 
 
+def to_measure(places: Sequence[Place], count: int, *, front: bool = True) -> list[int]:
+    """Return indices of the cuts that are to be measured, to predict the others.
+
+    Args:
+        places: All cuts.
+        count: To be spread over the model.
+        front: Those that may be best, too.
+    """
+    chosen = {*spread([place.share for place in places], count)}
+    if front:
+        chosen |= {*smaller_than_before(places)}
+    return sorted(chosen)
+
+
 class Predictor:
     """Gives the times of any cut of a model.
 

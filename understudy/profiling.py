@@ -32,8 +32,7 @@ from understudy.prediction import (
     Predictor,
     bounds,
     left_out,
-    smaller_than_before,
-    spread,
+    to_measure,
 )
 from understudy.profile_file import (
     CodecTime,
@@ -146,10 +145,8 @@ def _chosen(found: Sequence[Cut], places: Sequence[Place], wanted: Wanted) -> li
     if wanted.anchors is None:
         return [found[i] for i in useful]
     among = [places[i] for i in useful]
-    chosen = spread([place.share for place in among], wanted.anchors)
-    if wanted.front:
-        chosen += smaller_than_before(among)
-    return [found[useful[i]] for i in sorted({*chosen})]
+    chosen = to_measure(among, wanted.anchors, front=wanted.front)
+    return [found[useful[i]] for i in chosen]
 
 
 def _encoded(

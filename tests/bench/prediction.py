@@ -2,11 +2,12 @@
 
     python -m tests.bench.prediction [MODEL ...] [--json FILE]
 
-Up to 16 useful cuts of each model, spread over it, and those that may be best are
-measured, in turn. Then those that `understudy profile` measures by default predict the
-others, and these, held out, are compared with what was measured of them. *Floor*: how
-far the least times of every other round are from those of the rest, for the held-out
-cuts. *Bounds*: of how many predicted times the error is within its bound.
+All useful cuts of each model are measured, in turn. Then those that `understudy
+profile` measures by default predict the others, and these, held out, are compared with
+what was measured of them. Parts of less than 0.1 ms are left out of the means and
+counted: there a percent is less than a clock tells. *Floor*: how far the least times of
+every other round are from those of the rest, for the held-out cuts. *Bounds*: of how
+many predicted times the error is within its bound.
 
 Models: the light ones of the onnx package with drawn weights, those of UNDERSTUDY_DATA.
 """
@@ -31,14 +32,14 @@ from understudy.prediction import (
     Predictor,
     bounds,
     left_out,
-    smaller_than_before,
-    spread,
+    to_measure,
 )
 from understudy.profile_file import CutTime, Profile
 from understudy.profiling import ANCHORS, Wanted, profile
 
 BUDGET_PERCENT = 5.0
-TRUTH_CUTS, ROUNDS = 16, 12
+ROUNDS = 16
+SHORT_MS = 0.1
 
 
 @dataclass(slots=True)
@@ -47,15 +48,21 @@ class Errors:
 
     Attributes:
         anchors: Cuts that predicted them.
-        heads: Of each.
-        tails: Of each.
+        cuts: That were predicted.
+        heads: Of each that is not short.
+        tails: Of each that is not short.
+        shorts: Parts that are short.
+        short_ms: The largest error of one of those.
         bounded: Predicted times whose error is within its bound.
         floor: Mean repeatability of the measured ones, percent.
     """
 
     anchors: int
+    cuts: int
     heads: list[float]
     tails: list[float]
+    shorts: int
+    short_ms: float
     bounded: int
     floor: float
 
@@ -66,8 +73,8 @@ def main() -> int:
     options = parser.parse_args()
     print(conditions())
     print(
-        f"{'model':<34}{'whole ms':>9}{'known':>6}{'held':>6}{'head %':>8}{'tail %':>8}"
-        f"{'worst':>9}{'floor':>8}{'bounds':>10}{'noise':>7}"
+        f"{'model':<30}{'whole ms':>9}{'known':>6}{'held':>6}{'head %':>8}{'tail %':>8}"
+        f"{'worst':>9}{'floor':>8}{'short':>6}{'us':>6}{'bounds':>12}{'noise':>6}"
     )
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -103,21 +110,24 @@ def models(folder: Path) -> Iterator[Path]:
 
 def measure(path: Path) -> list[Figure]:
     """Print and return the errors for one model."""
-    truth = profile(path, Wanted(anchors=TRUTH_CUTS, rounds=ROUNDS), lambda _: None)
+    truth = profile(path, Wanted(anchors=None, rounds=ROUNDS), lambda _: None)
     held = errors_of(path, truth)
     head, tail = (statistics.fmean(each or [0.0]) for each in (held.heads, held.tails))
     worst = f"{max(held.heads, default=0):.0f}/{max(held.tails, default=0):.0f}"
     print(
-        f"{path.stem:<34}{truth.whole.min_ms:>9.3f}{held.anchors:>6}{len(held.heads):>6}"
+        f"{path.stem:<30}{truth.whole.min_ms:>9.3f}{held.anchors:>6}{held.cuts:>6}"
         f"{head:>8.1f}{tail:>8.1f}{worst:>9}{held.floor:>8.1f}"
-        f"{held.bounded:>6}/{2 * len(held.heads):<4}{truth.noise.p90_over_min:>6.2f}",
+        f"{held.shorts:>6}{1e3 * held.short_ms:>6.0f}"
+        f"{held.bounded:>7}/{2 * held.cuts:<4}{truth.noise.p90_over_min:>6.2f}",
         flush=True,
     )
-    if not held.heads:
-        return []
     return [
-        Figure(f"{path.stem} head", head, "%"),
-        Figure(f"{path.stem} tail", tail, "%"),
+        Figure(f"{path.stem} {side}", mean, "%", BUDGET_PERCENT)
+        for side, mean, errors in (
+            ("head", head, held.heads),
+            ("tail", tail, held.tails),
+        )
+        if errors
     ]
 
 
@@ -127,14 +137,12 @@ def errors_of(path: Path, truth: Profile) -> Errors:
     shares = {model.producer[node.tensor]: node.ms / whole_ms for node in truth.nodes}
     rows = [row for row in truth.cuts if row.source == "measured"]
     cuts = [_measured(model, row, shares) for row in rows]
-    places = [cut.place for cut in cuts]
-    anchors = {*spread([p.share for p in places], ANCHORS)}
-    anchors |= {*smaller_than_before(places)}
-    known = [cuts[i] for i in sorted(anchors)]
+    anchors = to_measure([cut.place for cut in cuts], ANCHORS)
+    known = [cuts[i] for i in anchors]
     predictor, left = Predictor(whole_ms, known), left_out(whole_ms, known)
     repeated = [e for row in rows for e in (row.head_error or 0, row.tail_error or 0)]
     floor = statistics.median(repeated)
-    found = Errors(len(known), [], [], 0, 0.0)
+    found = Errors(len(known), len(cuts) - len(known), [], [], 0, 0.0, 0, 0.0)
     floors = []
     for index, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
         if index in anchors:
@@ -143,9 +151,17 @@ def errors_of(path: Path, truth: Profile) -> Errors:
         off = predicted[0] / cut.head_ms - 1, predicted[1] / cut.tail_ms - 1
         allowed = bounds(cut.place, predicted, left, floor)
         found.bounded += sum(abs(o) <= a for o, a in zip(off, allowed, strict=True))
-        found.heads.append(100 * abs(off[0]))
-        found.tails.append(100 * abs(off[1]))
-        floors += [100 * (row.head_error or 0), 100 * (row.tail_error or 0)]
+        parts = (
+            (found.heads, cut.head_ms, off[0], row.head_error),
+            (found.tails, cut.tail_ms, off[1], row.tail_error),
+        )
+        for errors, ms, error, repeated_within in parts:
+            if ms < SHORT_MS:
+                found.shorts += 1
+                found.short_ms = max(found.short_ms, abs(error) * ms)
+            else:
+                errors.append(100 * abs(error))
+                floors.append(100 * (repeated_within or 0))
     found.floor = statistics.fmean(floors or [0.0])
     return found
 
