@@ -3,9 +3,11 @@
 The coordinate of a cut is its *share*: of the whole model's time, what the nodes of the
 head take, by a profile of single nodes. A head then takes its share of the whole, and
 what comes on top at a cut: to write out what stays in caches and in another layout when
-the model is whole, which grows with the bytes that cross. It is fitted to the measured
-cuts as ``H + T - W = a + b x bytes``, half of it on either side. What is left between
-that and the measured times changes slowly with the share, and is interpolated.
+the model is whole, which grows with the bytes that cross. That is fitted to the heads
+alone, each weighed by its time: the sum of head and tail would tell it free of errors
+of the shares, but an early cut has a long tail, whose noise is as much as its head.
+What is left between that and the measured times changes slowly with the share, and is
+interpolated.
 """
 
 import math
@@ -16,9 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 ENDS = 0.02
-"""Share of the first anchor; the last one's is as near to the other end. Errors are
-relative, and short heads and tails have the largest."""
+"""Share of the first anchor; the last one's is as near to the other end."""
 _ALIKE_BYTES = 200_000
+_DOUBT = 2.0
+"""Standard errors by which a fitted cost per byte is taken to be too high."""
+_SHORT = 0.01
+"""Share of the whole below which a head's time weighs no more than at it."""
 _NEAR = 2
 """Measured cuts that count on either side of a predicted one, for its bounds."""
 
@@ -43,16 +48,25 @@ class Measured:
 def spread(shares: Sequence[float], count: int) -> list[int]:
     """Return indices of `count` cuts, or all, that are spread over the model.
 
-    >>> spread([0.0, 0.1, 0.2, 0.5, 0.6, 0.9, 1.0], 3)
-    [0, 3, 6]
+    Closer at its ends: errors are relative, and there heads or tails are short.
+
+    >>> spread([0.0, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 1.0], 5)
+    [1, 3, 4, 5, 7]
     """
-    wanted = np.linspace(ENDS, 1 - ENDS, count) if count > 1 else [0.5] * count
+    end = _stretched(ENDS)
+    wanted = np.linspace(end, -end, count) if count > 1 else [0.0] * count
     chosen: list[int] = []
-    for share in wanted:
+    for at in wanted:
         free = [i for i in range(len(shares)) if i not in chosen]
         if free:
-            chosen.append(min(free, key=lambda i: abs(shares[i] - share)))
+            chosen.append(min(free, key=lambda i: abs(_stretched(shares[i]) - at)))
     return sorted(chosen)
+
+
+def _stretched(share: float) -> float:
+    """Return the logarithm of head over tail, which stays finite at the ends."""
+    share = min(max(share, 0.0), 1.0)
+    return math.log((share + ENDS) / (1 - share + ENDS))
 
 
 def smaller_than_before(places: Sequence[Place]) -> list[int]:
@@ -93,10 +107,7 @@ class Predictor:
     def __init__(self, whole_ms: float, measured: Sequence[Measured] = ()) -> None:
         self._whole_ms = whole_ms
         known = sorted(measured, key=lambda m: m.place.share)
-        self._per_byte = _slope(
-            [m.place.bytes for m in known],
-            [m.head_ms + m.tail_ms - whole_ms for m in known],
-        )
+        self._per_byte = _per_byte(whole_ms, known)
         plain = [self._plain(m.place) for m in known]
         self._shares = [0.0, *(m.place.share for m in known), 1.0]
         self._heads = [m.head_ms - p[0] for m, p in zip(known, plain, strict=True)]
@@ -115,23 +126,29 @@ class Predictor:
         return max(head_ms, self._least_ms), max(tail_ms, self._least_ms)
 
     def _plain(self, place: Place) -> tuple[float, float]:
-        boundary_ms = self._per_byte * place.bytes / 2
-        return (
-            place.share * self._whole_ms + boundary_ms,
-            (1 - place.share) * self._whole_ms + boundary_ms,
-        )
+        share_ms = place.share * self._whole_ms
+        return share_ms + self._per_byte * place.bytes, self._whole_ms - share_ms
 
 
-def _slope(sizes: Sequence[int], extra_ms: Sequence[float]) -> float:
-    """Return how a cut's cost grows per byte, by least squares; never below 0.
+def _per_byte(whole_ms: float, measured: Sequence[Measured]) -> float:
+    """Return how the time of a head grows per byte that it writes out, ms.
 
+    By least squares of relative errors, less what they leave in doubt; never below 0.
     Where all sizes are much alike, what differs has other reasons: the slope is drawn
     to 0, noticeably so when they differ by less than `_ALIKE_BYTES`.
     """
-    if len(sizes) < 3:
+    if len(measured) < 4:  # two would go to the fit, and one tells no doubt
         return 0.0
-    x = np.array(sizes, float) - np.mean(sizes)
-    return max(0.0, float(x @ np.array(extra_ms) / (x @ x + _ALIKE_BYTES**2)))
+    sizes = np.array([m.place.bytes for m in measured], float)
+    extra_ms = np.array([m.head_ms - m.place.share * whole_ms for m in measured])
+    heads_ms = np.array([m.head_ms for m in measured]) + _SHORT * whole_ms
+    weights = heads_ms**-2 / np.mean(heads_ms**-2)
+    x = sizes - np.average(sizes, weights=weights)
+    y = extra_ms - np.average(extra_ms, weights=weights)
+    spread_of_x = float(weights @ x**2) + _ALIKE_BYTES**2
+    slope = float(weights @ (x * y)) / spread_of_x
+    left = float(weights @ (y - slope * x) ** 2) / (len(measured) - 2)
+    return max(0.0, slope - _DOUBT * math.sqrt(left / spread_of_x))
 
 
 @dataclass(frozen=True, slots=True)

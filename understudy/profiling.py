@@ -48,7 +48,7 @@ from understudy.profile_file import (
 )
 from understudy.timing import runs_alone
 
-ANCHORS = 5
+ANCHORS = 8
 NOISE_MAX = 2.0
 """Above it (p90 / least of the probe) the machine was too busy."""
 _CODEC_BYTES = 500_000

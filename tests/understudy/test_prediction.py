@@ -30,12 +30,40 @@ def test_measured_cut_is_predicted_as_it_was_measured():
         assert predicted == pytest.approx((each.head_ms, each.tail_ms))
 
 
-def test_cost_of_what_crosses_is_learned_from_the_measured_cuts():
-    sizes = {0.1: 9_000_000, 0.5: 1_000_000, 0.9: 100_000}
-    known = [_measured(share, size, size * 1e-7) for share, size in sizes.items()]
-    truth = _measured(0.3, 20_000_000, 2.0)
+def _written(share: float, size: int, noise_ms: float = 0.0) -> Measured:
+    """Return a cut whose head pays for its bytes."""
+    head_ms = share * WHOLE_MS + size * 1e-7
+    return Measured(Place(share, size), head_ms, (1 - share) * WHOLE_MS + noise_ms)
+
+
+SIZES = {0.1: 9_000_000, 0.3: 3_000_000, 0.5: 1_000_000, 0.9: 100_000}
+
+
+def test_cost_of_what_crosses_is_learned_from_the_measured_heads():
+    known = [_written(share, size) for share, size in SIZES.items()]
+    truth = _written(0.2, 20_000_000)
     predicted = Predictor(WHOLE_MS, known)(truth.place)
     assert predicted == pytest.approx((truth.head_ms, truth.tail_ms), rel=0.01)
+
+
+def test_noise_of_a_long_tail_is_not_taken_for_the_cost_of_a_short_head():
+    known = [_written(share, size) for share, size in SIZES.items()]
+    known[0] = _written(0.1, SIZES[0.1], noise_ms=3.0)
+    truth = _written(0.2, 20_000_000)
+    assert Predictor(WHOLE_MS, known)(truth.place)[0] == pytest.approx(
+        truth.head_ms, rel=0.01
+    )
+
+
+def test_what_hardly_follows_from_the_bytes_is_not_laid_on_them():
+    extra_ms = {0.1: 1.0, 0.2: -1.0, 0.4: 1.5, 0.6: -0.5, 0.9: 0.0}
+    sizes = (5_000_000, 4_000_000, 3_000_000, 2_000_000, 1_000_000)
+    known = [
+        Measured(Place(s, b), s * WHOLE_MS + e, (1 - s) * WHOLE_MS)
+        for (s, e), b in zip(extra_ms.items(), sizes, strict=True)
+    ]
+    of_few, of_many = (Predictor(WHOLE_MS, known)(Place(0.5, b)) for b in (1, 10**8))
+    assert of_few == of_many
 
 
 def test_sizes_that_are_alike_do_not_explain_what_cuts_cost():
