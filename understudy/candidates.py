@@ -13,9 +13,12 @@ from typing import Literal
 from actors.codec import CODECS as ENCODINGS
 from actors.codec import code_type
 from dataflow.errors import UnderstudyError
+from dataflow.executor import HAND_OFF_S
 from dataflow.graph import TokenType
+from dataflow.wire.compression import COMPRESSIONS
 from graphs.cuts import Cut, cuts
 from graphs.onnx_model import Model
+from graphs.plain_branch import ANSWER_BYTES_MIN
 from graphs.rounded import OPSET_INT8
 from graphs.split import front, needed
 from understudy.costs import Crossing, Part
@@ -26,6 +29,8 @@ Kind = Literal["single", "multi", "raw", "jpeg", "input", "local"]
 it, as JPEG, or as the tensor that the model takes; and all local."""
 
 REMOTE = ("raw", "jpeg", "input")
+UNPREPARED = ("raw", "jpeg")
+"""Where the frame crosses before it is made the network's input."""
 
 PROFILE_ERRORS = 0.05, 0.10
 """Of head and tail where only the nodes' times are known: means over five networks were
@@ -234,10 +239,35 @@ class Device:
             start: None: from the input.
             end: None: to the answer.
         """
-        if end is not None and (end is start or end.kind in REMOTE):
-            return Part(self.name, 0.0, 0.0, 0.0)
-        ms, error_ms, memory_mb = self._between(_inner(start), _inner(end))
-        return Part(self.name, ms * self.factor, error_ms * self.factor, memory_mb)
+        ms = error_ms = memory_mb = 0.0
+        if end is None or (end is not start and end.kind not in REMOTE):
+            ms, error_ms, memory_mb = self._between(_inner(start), _inner(end))
+        ms, error_ms = self.ms(ms), self.ms(error_ms)
+        around_ms = self._around_ms(start, end, ms)
+        error_ms = math.hypot(error_ms, self.profile.paced.error * ms)
+        return Part(self.name, ms, error_ms, memory_mb, around_ms, self.message_ms)
+
+    def ms(self, least_ms: float) -> float:
+        """Return what work takes here, as frames come, that takes so long at best."""
+        return least_ms * self.profile.paced.slower * self.factor
+
+    @property
+    def message_ms(self) -> float:
+        """What a message costs it, either way."""
+        return self.profile.runtime.message_ms * self.factor
+
+    def _around_ms(self, start: Place | None, end: Place | None, ms: float) -> float:
+        """Return what comes on top of a part that takes `ms`."""
+        runtime, ends = self.profile.runtime, self.profile.ends
+        unprepared = start is None or start.kind in UNPREPARED
+        passed_on = end is not None and end.kind in UNPREPARED
+        added_ms = runtime.frame_ms if start is None else 0.0
+        if ms > HAND_OFF_S * 1e3:
+            added_ms += runtime.hand_off_ms
+        work_ms = ends.prepare_ms if unprepared and not passed_on else 0.0
+        if end is None:
+            work_ms += ends.pack_ms
+        return added_ms * self.factor + self.ms(work_ms)
 
     def _between(
         self, start: Place | None, end: Place | None
@@ -290,7 +320,8 @@ def crossings(
         far: Decodes.
         codecs: Those allowed.
     """
-    plain = Crossing(place.tensors, place.bytes, place.bytes, place.answer_bytes)
+    answer_bytes = place.answer_bytes
+    plain = Crossing(place.tensors, place.bytes, place.bytes, answer_bytes)
     if place.fixed:
         return (plain,)
     opset = max(o.version for o in place.model.proto.opset_import if not o.domain)
@@ -305,18 +336,48 @@ def crossings(
         size = measured.get(codec) or _coded_bytes(codec, place.tokens)
         encode, decode = (d.profile.codecs.get(codec) for d in (near, far))
         if codec in codecs and size and encode and decode:
+            back = _answer(place, codec, near, far)
             found.append(
                 Crossing(
                     place.tensors,
                     place.bytes,
                     size + carried,
-                    place.answer_bytes,
+                    back.bytes,
                     codec,
-                    encode.encode_us_per_mb * mb / 1e3 * near.factor,
-                    decode.decode_us_per_mb * mb / 1e3 * far.factor,
+                    near.ms(encode.encode_us_per_mb * mb / 1e3) + back.decode_ms,
+                    far.ms(decode.decode_us_per_mb * mb / 1e3) + back.encode_ms,
                 )
             )
     return tuple(found) or (plain,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What comes back: bytes on the wire, and what compressing them costs."""
+
+    bytes: int
+    encode_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+def _answer(place: Place, codec: str, near: Device, far: Device) -> _Answer:
+    """Return how the answer comes back where a frame crosses with `codec`.
+
+    A large one is compressed as the frame was; it is never encoded.
+    """
+    plain = _Answer(place.answer_bytes)
+    packed = next((c for c in COMPRESSIONS if c in codec.split("+")), "")
+    size = (far.profile.ends.answer or near.profile.ends.answer).get(packed)
+    encode, decode = far.profile.codecs.get(packed), near.profile.codecs.get(packed)
+    if place.answer_bytes < ANSWER_BYTES_MIN or not (size and encode and decode):
+        return plain
+    whole = sum(place.model.tensor(name).token.nbytes for name in place.model.outputs)
+    mb = place.answer_bytes / 1e6
+    return _Answer(
+        round(size * place.answer_bytes / whole),
+        far.ms(encode.encode_us_per_mb * mb / 1e3),
+        near.ms(decode.decode_us_per_mb * mb / 1e3),
+    )
 
 
 def _coded_bytes(codec: str, tokens: Iterable[TokenType]) -> int | None:

@@ -17,7 +17,6 @@ from functools import cached_property
 
 from understudy.candidates import REMOTE, Device, Place, crossings
 from understudy.costs import (
-    MESSAGE_MS,
     Crossing,
     Exit,
     Link,
@@ -198,7 +197,8 @@ class Search:
     ) -> tuple[float, float]:
         end = None if onward is None else onward.place
         device = self.devices[index]
-        ms = way.crossing.decode_ms + device.part(way.place, end).ms
+        part = device.part(way.place, end)
+        ms = way.crossing.decode_ms + part.ms + part.around_ms
         if onward is not None:
             ms += onward.crossing.encode_ms
         wrong = self.misplaced(index, way.place, end) * MISPLACED
@@ -208,7 +208,8 @@ class Search:
         link, crossing = self.links[index], way.crossing
         there = air_ms(crossing.wire_bytes, link.there_mbit_s, len(crossing.tensors))
         back = air_ms(crossing.answer_bytes, link.back_mbit_s)
-        ms = there + back + link.rtt_ms + 2 * MESSAGE_MS
+        near, far = self.devices[index : index + 2]
+        ms = there + back + link.rtt_ms + 2 * (near.message_ms + far.message_ms)
         if self._slowest:
             return max(there, back), ms
         kilobytes = crossing.wire_bytes / 1e3 * self.weights.get("bytes", 0.0)

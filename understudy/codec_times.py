@@ -1,10 +1,9 @@
 """What codecs and compression do to the tensors of a model, and how long that takes."""
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from dataflow.errors import ActorError
 from dataflow.graph import TokenType
 from dataflow.wire.compression import COMPRESSIONS, compression
 from understudy.profile_file import CodecTime
+from understudy.timing import least_s
 
 ALL = (
     *CODECS,
@@ -23,7 +23,6 @@ ALL = (
     *(f"{codec}+{packed}" for codec in CODECS for packed in COMPRESSIONS),
 )
 """As deployments write them."""
-_ROUNDS = 7
 _SITE = Site("profile", "profile", 0, Path(), None, 2)
 
 Array = NDArray[Any]
@@ -96,19 +95,10 @@ def codec_times(array: Array) -> dict[str, CodecTime]:
         except ActorError:
             continue
         size = codec.code_bytes(array)
-        encode_s = _least_s(partial(codec.encode, array))
-        decode_s = _least_s(partial(codec.decode, frame, size))
+        encode_s = least_s(partial(codec.encode, array))
+        decode_s = least_s(partial(codec.decode, frame, size))
         found[name] = CodecTime(encode_s * 1e6 / megabytes, decode_s * 1e6 / megabytes)
     return found
-
-
-def _least_s(call: Callable[[], object]) -> float:
-    least_s = float("inf")
-    for _ in range(_ROUNDS):
-        start_s = thread_time()
-        call()
-        least_s = min(least_s, thread_time() - start_s)
-    return least_s
 
 
 def _type(array: Array) -> TokenType:

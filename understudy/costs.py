@@ -18,13 +18,6 @@ from dataflow.wire.header import HEADER_BYTES
 
 FRAME_BYTES = 9
 """Of ZMTP, in front of each part of a message."""
-FRAME_MS = 0.3
-"""What a device adds to a frame that it takes from its source and answers by itself."""
-MESSAGE_MS = 0.35
-"""What two devices add to a message: handing it over, twice, and waking up for it.
-
-Both are least times of a network that itself takes 0.04 ms, over a proxied link.
-"""
 NOISE = 0.02
 """Relative error below which no time is taken to be known: two runs differ by more."""
 
@@ -67,12 +60,20 @@ class Power:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one device computes."""
+    """What one device computes.
+
+    Attributes:
+        ms: Of the network.
+        around_ms: What comes on top, for each frame that gets there.
+        message_ms: What a message costs it, on either way.
+    """
 
     device: str
     ms: float
     error_ms: float
     memory_mb: float
+    around_ms: float = 0.0
+    message_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,9 @@ class Crossing:
     Attributes:
         bytes: As it is computed.
         wire_bytes: As it is sent.
-        answer_bytes: What comes back for it.
+        answer_bytes: What comes back for it, as it is sent.
+        encode_ms: What the codec costs the first device, also of the answer.
+        decode_ms: The same of the next one.
     """
 
     tensors: tuple[str, ...]
@@ -142,7 +145,8 @@ class Cost:
         network_ms: Messages are on their way there.
         server_ms: The other devices compute.
         return_ms: The answer is on its way back.
-        total_ms: From the frame to its answer: the sum.
+        total_ms: From the frame to its answer: the sum. The median of frames that come
+            at a pace, and do not wait for each other.
         error_ms: Within which `total_ms` is known.
         busy_ms: The first device computes and encodes.
         wire_bytes: Sent by the first device; of all links in a chain.
@@ -189,21 +193,27 @@ def air_ms(size: float, mbit_s: float, tensors: int = 1) -> float:
     return (size + overhead) * 8e-3 / mbit_s
 
 
+def hop_ms(link: Link, near: Part, far: Part) -> float:
+    """Return what a message takes beside what its bytes do, either way."""
+    return link.rtt_ms / 2 + near.message_ms + far.message_ms
+
+
 def cost(partition: Partition, power: Power | None = None) -> Cost:
     """Return what a frame costs."""
     first, *others = partition.parts
     early = partition.exit
     played = 1.0 if early is None else 1.0 - early.share
-    endpoint_ms = first.ms + FRAME_MS + (0.0 if early is None else early.ms)
+    endpoint_ms = first.ms + first.around_ms + (0.0 if early is None else early.ms)
     hops = list(zip(partition.crossings, partition.links, strict=True))
     there = [
         air_ms(c.wire_bytes, link.there_mbit_s, len(c.tensors)) * played
         for c, link in hops
     ]
     back = [air_ms(c.answer_bytes, link.back_mbit_s) * played for c, link in hops]
-    half_trips = [(link.rtt_ms / 2 + MESSAGE_MS) * played for link in partition.links]
+    ends = zip(partition.links, partition.parts, others, strict=False)
+    half_trips = [hop_ms(*each) * played for each in ends]
     codec_ms = sum(c.encode_ms + c.decode_ms for c, _ in hops) * played
-    server_ms = sum(part.ms for part in others) * played
+    server_ms = sum(part.ms + part.around_ms for part in others) * played
     network_ms, return_ms = sum(there + half_trips), sum(back + half_trips)
     total_ms = endpoint_ms + codec_ms + network_ms + server_ms + return_ms
     sent = played if partition.crossings else 0.0
@@ -249,7 +259,7 @@ def _stages(
     stages = []
     crossings = partition.crossings
     for index, part in enumerate(partition.parts):
-        ms = endpoint_ms if index == 0 else part.ms * played
+        ms = endpoint_ms if index == 0 else (part.ms + part.around_ms) * played
         if index < len(crossings):
             ms += crossings[index].encode_ms * played
         if index:

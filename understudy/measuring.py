@@ -1,5 +1,6 @@
 """Run a model, its kernels and its cuts, and keep the times."""
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,13 +21,22 @@ from graphs.onnx_model import Model
 from graphs.split import Segment, split, whole
 from understudy.memory import available_mb, peak_mb, reset_peak, resident_mb
 from understudy.profile_file import Memory, SessionFacts
-from understudy.timing import TimedSegment, in_turn, probe, runs_alone
+from understudy.timing import (
+    PERIOD_S,
+    TimedSegment,
+    at_a_pace,
+    in_turn,
+    probe,
+    runs_alone,
+)
 
 ROUNDS_MIN, ROUNDS_MAX = 12, 40
 _BUDGET_S = 6.0
 """What the rounds may take together, beyond the least number of them."""
 _KERNEL_RUNS_MIN, _KERNEL_RUNS_MAX = 5, 30
 _KERNEL_BUDGET_S = 2.0
+_PACED_RUNS_MIN, _PACED_RUNS_MAX = 6, 20
+_PACED_BUDGET_S = 1.0
 _ARENA = 3
 """A session holds about so many times its weights: as read, packed, and to work."""
 _MEMORY_SHARE = 0.25
@@ -204,6 +214,19 @@ class Measuring:
             timed = self._timed(segment, values)
             yield timed
             values |= timed.values()
+
+    def paced(self) -> float:
+        """Return the median of what the whole takes when it runs now and then, s."""
+        self._tell("running the model at a pace")
+        (first_s,) = at_a_pace(self._whole, 1)
+        left = int(_PACED_BUDGET_S / (first_s + PERIOD_S))
+        count = max(_PACED_RUNS_MIN, min(_PACED_RUNS_MAX, left))
+        return statistics.median(at_a_pace(self._whole, count))
+
+    def answer(self) -> list[Array]:
+        """Return what the model makes of the frame, in the order of its outputs."""
+        made = self._whole.values()
+        return [made[name] for name in self._model.outputs]
 
     def tensors(self, names: Sequence[str]) -> Iterator[tuple[str, Array]]:
         """Yield tensors of the model with their values, a few at a time."""

@@ -73,6 +73,52 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Paced:
+    """The whole, run now and then, as frames come, and not again and again.
+
+    Attributes:
+        slower: Median wall time over the least: caches are cold, the processor slept.
+        error: Relative; it was measured twice, and so far were the two apart.
+    """
+
+    slower: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What playing on a device adds to the work, ms: medians of frames at a pace.
+
+    Attributes:
+        frame_ms: From a frame to its answer, where the work takes no time.
+        message_ms: A message, at one of its ends: half of what it takes over loopback.
+        hand_off_ms: To compute what is too long for the I/O loop on another thread.
+        error_ms: Of a frame that is answered elsewhere; the halves of the measurement
+            were so far apart.
+    """
+
+    frame_ms: float
+    message_ms: float
+    hand_off_ms: float
+    error_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What stands around a network: in front of it, and behind it.
+
+    Attributes:
+        prepare_ms: To make its input of pixels, at best; 0 where that is no picture.
+        pack_ms: To make one answer of several outputs, at best.
+        answer: Compression -> bytes that the answer to the measured frame becomes.
+    """
+
+    prepare_ms: float
+    pack_ms: float
+    answer: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the session of the whole added to the process, and what it held at most."""
 
@@ -138,6 +184,9 @@ class Profile:
         rounds: How often the whole was measured.
         seconds: What profiling took.
         whole: The uncut model.
+        paced: The same, as frames come.
+        runtime: What the device adds.
+        ends: What stands around the model.
         boundary_ms: What a cut adds to head and tail together, as the median of the
             measured cuts has it; may be below 0.
         memory: Of the whole.
@@ -154,6 +203,9 @@ class Profile:
     rounds: int
     seconds: float
     whole: Spread
+    paced: Paced
+    runtime: Runtime
+    ends: Ends
     boundary_ms: float
     memory: Memory
     cuts: tuple[CutTime, ...]
@@ -319,6 +371,8 @@ def _read(path: Path, kind: str, made: Callable[[Fields], _Made]) -> _Made:
 
 def _profile(data: Fields) -> Profile:
     noise, whole, memory = map(data.fields, ("noise", "whole", "memory"))
+    paced, runtime, ends = map(data.fields, ("paced", "runtime", "ends"))
+    added = ("frame_ms", "message_ms", "hand_off_ms", "error_ms")
     return Profile(
         device=data.text("profile"),
         model=_model(data.fields("model")),
@@ -328,6 +382,11 @@ def _profile(data: Fields) -> Profile:
         rounds=data.count("rounds"),
         seconds=data.size("seconds"),
         whole=Spread(*map(whole.size, ("min_ms", "p50_ms", "p95_ms"))),
+        paced=Paced(*map(paced.size, ("slower", "error"))),
+        runtime=Runtime(*map(runtime.size, added)),
+        ends=Ends(
+            ends.size("prepare_ms"), ends.size("pack_ms"), _sizes(ends.fields("answer"))
+        ),
         boundary_ms=data.number("boundary_ms"),
         memory=Memory(memory.size("session_mb"), memory.size("peak_mb")),
         cuts=tuple(map(_cut, data.objects("cuts"))),
@@ -372,7 +431,6 @@ def _cut(cut: Fields) -> CutTime:
         raise WrongFieldError(
             f"'{cut.where}source' is '{cut.text('source')}', not one of {known}"
         )
-    wire = cut.fields("wire")
     return CutTime(
         tensors=cut.texts("tensors"),
         head_ms=cut.size("head_ms"),
@@ -382,8 +440,12 @@ def _cut(cut: Fields) -> CutTime:
         tail_error=cut.size_or_none("tail_error"),
         head_mb=cut.size("head_mb"),
         tail_mb=cut.size("tail_mb"),
-        wire={codec: wire.count(codec) for codec in wire.data},
+        wire=_sizes(cut.fields("wire")),
     )
+
+
+def _sizes(bytes_of: Fields) -> dict[str, int]:
+    return {codec: bytes_of.count(codec) for codec in bytes_of.data}
 
 
 def _link(data: Fields) -> LinkProfile:

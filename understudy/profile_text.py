@@ -8,6 +8,7 @@ _WIDTH_MAX = 44
 def profile_text(profile: Profile) -> str:
     """Return a short table; the file has all of it."""
     whole, noise = profile.whole, profile.noise
+    paced, added = profile.paced, profile.runtime
     busy = ": too busy, measure again when it rests" if noise.flagged else ""
     threads = f"{profile.session.threads} thread"
     if profile.session.threads > 1:
@@ -20,6 +21,9 @@ def profile_text(profile: Profile) -> str:
         f"noise    p90 {noise.p90_over_min:.2f} x the least{busy}",
         f"memory   session {profile.memory.session_mb:.0f} MB, "
         f"peak of the process {profile.memory.peak_mb:.0f} MB",
+        f"paced    {paced.slower:.2f} x the least, within {100 * paced.error:.0f} %",
+        f"runtime  adds {added.frame_ms:.2f} ms to a frame, {added.message_ms:.2f} at "
+        f"each end of a message, {added.hand_off_ms:.2f} to a long computation",
         f"cut      adds {profile.boundary_ms:+.3f} ms (median)",
     ]
     measured = [cut for cut in profile.cuts if cut.source == "measured"]

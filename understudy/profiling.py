@@ -23,6 +23,7 @@ from graphs.cuts import Cut, cuts
 from graphs.footprint import footprint_bytes, sides, weight_bytes
 from graphs.onnx_model import Model, Tensor
 from understudy.codec_times import codec_times, wire_bytes
+from understudy.ends_profiling import ends
 from understudy.machine import machine_facts
 from understudy.measuring import Measuring, Tell, Times
 from understudy.model_input import natural, read_input
@@ -40,12 +41,15 @@ from understudy.profile_file import (
     ModelFacts,
     NodeTime,
     Noise,
+    Paced,
     Profile,
+    Runtime,
     SessionFacts,
     Source,
     Spread,
     TensorFacts,
 )
+from understudy.runtime_profiling import runtime
 from understudy.timing import runs_alone
 
 ANCHORS = 8
@@ -69,6 +73,7 @@ class Wanted:
         rounds: None: as many as a few seconds allow.
         input: File with the frame to measure with; None: one is made up.
         sizes: For open dimensions, as `Model.read` takes them.
+        runtime: What playing adds on this machine; None: it is measured, too.
     """
 
     device: str = ""
@@ -78,6 +83,7 @@ class Wanted:
     rounds: int | None = None
     input: Path | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    runtime: Runtime | None = None
 
 
 def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
@@ -103,11 +109,16 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
         tempfile.TemporaryDirectory(prefix="understudy-profile-") as folder,
         Measuring(model, feed, wanted.session, Path(folder), tell) as measuring,
     ):
+        paced_s = [measuring.paced()]
         shares = measuring.shares()
         places = [_place(model, cut, shares) for cut in found]
         times = measuring.times(_chosen(found, places, wanted), wanted.rounds)
         tell("encoding")
         wires, codecs = _encoded(measuring, found)
+        stands_around = ends(model, measuring.answer())
+        paced_s.append(measuring.paced())
+    tell("running two devices that do nothing")
+    added = wanted.runtime or runtime()
     return Profile(
         device=wanted.device or host_name(),
         model=ModelFacts(path.name, model.sha256, _facts(inputs), _facts(outputs)),
@@ -117,6 +128,9 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
         rounds=len(times.whole_s),
         seconds=round(now_s() - start_s, 2),
         whole=_spread(times),
+        paced=_paced(times, paced_s),
+        runtime=added,
+        ends=stands_around,
         boundary_ms=_boundary_ms(times),
         memory=measuring.memory,
         cuts=_rows(model, found, places, times, wires),
@@ -190,6 +204,13 @@ def _spread(times: Times) -> Spread:
     p50, p95 = np.percentile(times.wall_s, (50, 95))
     found_s = min(times.whole_s), p50, p95
     return Spread(*(round(float(s) * 1e3, 4) for s in found_s))
+
+
+def _paced(times: Times, paced_s: Sequence[float]) -> Paced:
+    """Return how much slower the whole is as frames come, by two looks at it."""
+    typical_s = float(np.mean(paced_s))
+    apart = (max(paced_s) - min(paced_s)) / typical_s
+    return Paced(round(typical_s / min(times.whole_s), 4), round(apart, 4))
 
 
 def _boundary_ms(times: Times) -> float:

@@ -5,6 +5,7 @@ everything is measured in turn, so that a burst strikes all alike.
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ Array = NDArray[Any]
 SLOTS = 3
 """Results that a device keeps unchanged behind a frame: a window of one."""
 _PROBE_SIDE = 64
+_CALLS = 7
+PERIOD_S = 0.04
+"""Between two runs of what is measured at a pace."""
 
 
 class TimedSegment:
@@ -132,6 +136,27 @@ def in_turn(
             processor_s = thread_time() - processor_s
             mine.append(Took(now_s() - start_s, processor_s))
     return found
+
+
+def least_s(call: Callable[[], object]) -> float:
+    """Return the least processor time of a few calls, made in this thread."""
+    best_s = math.inf
+    for _ in range(_CALLS):
+        start_s = thread_time()
+        call()
+        best_s = min(best_s, thread_time() - start_s)
+    return best_s
+
+
+def at_a_pace(call: Callable[[], object], count: int) -> list[float]:
+    """Return the seconds that each of `count` calls takes, with a pause before it."""
+    took_s = []
+    for _ in range(count):
+        time.sleep(PERIOD_S)
+        start_s = now_s()
+        call()
+        took_s.append(now_s() - start_s)
+    return took_s
 
 
 def runs_alone(session: SessionFacts) -> bool:

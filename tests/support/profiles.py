@@ -6,11 +6,14 @@ from graphs.split import front, needed
 from understudy.profile_file import (
     CodecTime,
     CutTime,
+    Ends,
     Memory,
     ModelFacts,
     NodeTime,
     Noise,
+    Paced,
     Profile,
+    Runtime,
     SessionFacts,
     Spread,
     TensorFacts,
@@ -20,6 +23,9 @@ CODECS = {
     "zstd": CodecTime(2000.0, 800.0),
     "int8": CodecTime(170.0, 60.0),
 }
+
+
+RUNTIME = Runtime(0.3, 0.2, 0.0, 0.0)
 
 
 def profile_of(model: Model, ms: float, device: str = "pi") -> Profile:
@@ -51,6 +57,9 @@ def profile_of(model: Model, ms: float, device: str = "pi") -> Profile:
         rounds=1,
         seconds=0.0,
         whole=Spread(ms, ms, ms),
+        paced=Paced(1.0, 0.0),
+        runtime=RUNTIME,
+        ends=Ends(0.0, 0.0, {}),
         boundary_ms=0.0,
         memory=Memory(10.0, 10.0),
         cuts=tuple(times),

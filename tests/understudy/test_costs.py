@@ -8,8 +8,6 @@ import pytest
 from dataflow.wire.header import HEADER_BYTES
 from understudy.costs import (
     FRAME_BYTES,
-    FRAME_MS,
-    MESSAGE_MS,
     Crossing,
     Exit,
     Link,
@@ -23,7 +21,10 @@ from understudy.costs import (
 LINK = Link("wifi", 8.0, 80.0, 5.0)
 """1000 bytes take 1 ms there, and 0.1 ms back."""
 EXTRA = (HEADER_BYTES + 2 * FRAME_BYTES) / 1000
-HEAD, TAIL = Part("pi", 10.0, 0.3, 4.0), Part("lab", 2.0, 0.4, 6.0)
+FRAME_MS, MESSAGE_MS = 0.25, 0.5
+"""What the first device adds to a frame, and both together to a message."""
+HEAD = Part("pi", 10.0, 0.3, 4.0, FRAME_MS, 0.375)
+TAIL = Part("lab", 2.0, 0.4, 6.0, 0.0, 0.125)
 CROSSING = Crossing(("t",), 40_000, 10_000, 2_000, "int8", 0.5, 0.25)
 CUT = Partition((HEAD, TAIL), (CROSSING,), (LINK,))
 
@@ -79,14 +80,14 @@ def test_early_exit_plays_the_rest_for_its_share_only():
 
 def test_answer_comes_back_over_every_link_of_a_chain():
     chain = Partition(
-        (HEAD, TAIL, Part("cloud", 1.0, 0.0, 3.0)),
+        (HEAD, TAIL, Part("cloud", 1.0, 0.0, 3.0, 0.5)),
         (CROSSING, replace(CROSSING, answer_bytes=0)),
         (LINK, replace(LINK, back_mbit_s=8.0)),
     )
     paid = cost(chain)
-    assert paid.server_ms == 3.0
+    assert paid.server_ms == 3.5
     assert paid.return_ms == pytest.approx(
-        5.0 + 0.2 + EXTRA / 10 + EXTRA + 2 * MESSAGE_MS
+        5.0 + 0.2 + EXTRA / 10 + EXTRA + MESSAGE_MS + 0.125
     )
     assert paid.server_mb == 9.0
     assert paid.wire_bytes == 20_000

@@ -17,13 +17,11 @@ from dataflow.errors import MisuseError, UnderstudyError
 from graphs.groups import groups
 from graphs.onnx_model import Model
 from tests.support.light import light_model
-from tests.support.profiles import profile_of
+from tests.support.profiles import RUNTIME, profile_of
 from understudy.candidates import CODECS, Device, places
 from understudy.chains import Found, Search
 from understudy.constraints import Constraints
 from understudy.costs import (
-    FRAME_MS,
-    MESSAGE_MS,
     Exit,
     Link,
     Power,
@@ -94,8 +92,8 @@ def test_best_row_is_the_minimum_cut(name: str, mbit_s: float) -> None:
     given = Wish((near, far), [[link]], codecs=("none",), answer_bytes=0)
     rows = [r for r in panel(explore(model, given)).rows if r.kind != "raw"]
     best_ms = min(row.cost.total_ms for row in rows)
-    headers_ms = 2 * (air_ms(0, mbit_s, 3) + MESSAGE_MS)
-    least_ms = min_cut_ms(model, near, far, mbit_s) + FRAME_MS
+    headers_ms = 2 * (air_ms(0, mbit_s, 3) + 2 * RUNTIME.message_ms)
+    least_ms = min_cut_ms(model, near, far, mbit_s) + RUNTIME.frame_ms
     assert least_ms - 1e-6 <= best_ms <= least_ms + headers_ms + 1e-6
 
 
@@ -329,8 +327,7 @@ def test_slower_endpoint_is_marked_as_modelled(digits: Model) -> None:
     plain = panel(explore(digits, given))
     for row, other in zip(found.rows, plain.rows, strict=True):
         assert row.source == "modelled"
-        slower_ms = 8 * (other.cost.endpoint_ms - FRAME_MS)
-        assert row.cost.endpoint_ms == pytest.approx(slower_ms + FRAME_MS)
+        assert row.cost.endpoint_ms == pytest.approx(8 * other.cost.endpoint_ms)
         assert row.cost.server_ms == other.cost.server_ms
 
 
