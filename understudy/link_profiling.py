@@ -9,7 +9,7 @@ import numpy as np
 
 from dataflow.clock import now_s
 from dataflow.errors import MisuseError, UnderstudyError
-from dataflow.wire.gauge import answer, gauge
+from dataflow.wire.gauge import answer, gauge, loopback_pings_s
 from dataflow.wire.keys import Keys, load_keys
 from dataflow.wire.transport import is_loopback
 from understudy.machine import machine_facts
@@ -116,13 +116,15 @@ def profile_link(
         )
     found = gauge(peer or address, address_of(address), keys=keys, limit_s=LIMIT_S)
     pings_ms = np.array(found.pings_s) * 1e3
-    least_ms = float(pings_ms.min())
+    median_ms = float(np.median(pings_ms))
+    # What both ends take is no part of the link; the profiles of devices have it.
+    ends_ms = float(np.median(loopback_pings_s(LIMIT_S))) * 1e3
     return LinkProfile(
         link=name,
         there_mbit_s=round(found.bytes_per_s("there") * 8e-6, 3),
         back_mbit_s=round(found.bytes_per_s("back") * 8e-6, 3),
-        rtt_ms=round(least_ms, 3),
-        jitter_ms=round(float(np.percentile(pings_ms, 95)) - least_ms, 3),
+        rtt_ms=round(max(0.0, median_ms - ends_ms), 3),
+        jitter_ms=round(float(np.percentile(pings_ms, 95)) - median_ms, 3),
         points=tuple(
             LinkPoint(each.way, each.bytes, round(each.seconds * 1e3, 3))
             for each in found.carried

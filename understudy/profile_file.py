@@ -234,8 +234,8 @@ class LinkProfile:
         link: A name that the user knows it by.
         there_mbit_s: From the device that measured to the other.
         back_mbit_s: From the other to the device that measured.
-        rtt_ms: Least round trip of a small message.
-        jitter_ms: p95 less the least of those round trips.
+        rtt_ms: Median round trip of a small message, less that over loopback.
+        jitter_ms: p95 less the median of those round trips.
         points: What was sent.
         machine: Facts of the device that measured.
     """

@@ -14,8 +14,10 @@ answer    ``USG1``, bytes that the request carried u32; then a payload
 import os
 import statistics
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Literal
 
 from dataflow.clock import now_s as clock_s
@@ -148,6 +150,35 @@ def gauge(peer: str, address: str, *, keys: Keys | None, limit_s: float) -> Gaug
         return Gauged(pings_s, carried)
     finally:
         asking.close()
+
+
+def loopback_pings_s(limit_s: float) -> list[float]:
+    """Return round trips between two sockets of this process.
+
+    That is what asking and answering takes by itself, wherever the other side is.
+    """
+    bound: SimpleQueue[str] = SimpleQueue()
+    over = threading.Event()
+    answering = threading.Thread(
+        target=answer,
+        args=("tcp://127.0.0.1:*",),
+        kwargs={
+            "keys": None,
+            "going": lambda: not over.is_set(),
+            "listening": bound.put,
+        },
+    )
+    answering.start()
+    try:
+        asking = _Asking("loopback", bound.get(), None, clock_s() + limit_s)
+        try:
+            asking.open()
+            return [asking.ask(0, 0) for _ in range(_PINGS)]
+        finally:
+            asking.close()
+    finally:
+        over.set()
+        answering.join()
 
 
 class _Asking:

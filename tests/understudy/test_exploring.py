@@ -18,7 +18,7 @@ from graphs.groups import groups
 from graphs.onnx_model import Model
 from tests.support.light import light_model
 from tests.support.profiles import RUNTIME, profile_of
-from understudy.candidates import CODECS, Device, places
+from understudy.candidates import CODECS, Device, crossings, places
 from understudy.chains import Found, Search
 from understudy.constraints import Constraints
 from understudy.costs import (
@@ -31,6 +31,7 @@ from understudy.costs import (
 )
 from understudy.exploration import Exploration, Panel
 from understudy.exploring import Wish, explore
+from understudy.profile_file import Ends, Paced, Runtime
 
 DIGITS = Path(str(files("graphs"))) / "digits" / "digits.onnx"
 LINK = Link("wifi", 8.0, 8.0, 1.0)
@@ -329,6 +330,48 @@ def test_slower_endpoint_is_marked_as_modelled(digits: Model) -> None:
         assert row.source == "modelled"
         assert row.cost.endpoint_ms == pytest.approx(8 * other.cost.endpoint_ms)
         assert row.cost.server_ms == other.cost.server_ms
+
+
+def test_device_adds_what_its_profile_says_and_the_factor_scales(
+    digits: Model,
+) -> None:
+    plain = profile_of(digits, 4.0)
+    made = replace(
+        plain,
+        paced=Paced(1.5, 0.0),
+        runtime=Runtime(0.5, 0.25, 0.125, 0.0),
+        ends=Ends(1.0, 2.0, {}),
+    )
+    near = Device("pi", "", made, factor=2.0)
+    found = {place.kind: place for place in places(digits)}
+    whole = near.part(None, None)
+    assert whole.ms == pytest.approx(4.0 * 1.5 * 2)
+    # Runtime and hand-off, then preparing and packing, which are work as well.
+    assert whole.around_ms == pytest.approx(2 * (0.5 + 0.125) + 2 * 1.5 * (1.0 + 2.0))
+    assert near.part(None, found["raw"]).around_ms == pytest.approx(2 * 0.5)
+    assert near.part(None, found["input"]).around_ms == pytest.approx(2 * (0.5 + 1.5))
+    behind = near.part(found["raw"], None).around_ms
+    assert behind == pytest.approx(2 * 0.125 + 2 * 1.5 * (1.0 + 2.0))
+    assert whole.message_ms == pytest.approx(2 * 0.25)
+
+
+def test_large_answer_comes_back_compressed_where_the_frame_was(
+    digits: Model,
+) -> None:
+    far = replace(device(digits, "lab", 1.0))
+    ends = Ends(0.0, 0.0, {"zstd": 10})
+    far = replace(far, profile=replace(far.profile, ends=ends))
+    near = device(digits, "pi", 20.0)
+    cut = next(place for place in places(digits) if place.kind == "single")
+    for answer_bytes, packed in ((cut.answer_bytes, False), (400_000, True)):
+        place = replace(cut, answer_bytes=answer_bytes)
+        plain, zstd = crossings(place, near, far, ("none", "zstd"))
+        assert plain.answer_bytes == answer_bytes
+        assert zstd.answer_bytes == (100_000 if packed else answer_bytes)
+        # CODECS of the profile: 2 ms to encode a megabyte, 0.8 ms to decode it.
+        assert zstd.decode_ms == pytest.approx(
+            0.8 * place.bytes / 1e6 + 2.0 * 0.4 * packed
+        )
 
 
 def test_json_holds_every_row_and_no_infinity(digits: Model) -> None:

@@ -17,12 +17,13 @@ from click.testing import CliRunner
 from dataflow.errors import MisuseError, UnderstudyError
 from graphs.cuts import cuts
 from graphs.onnx_model import Model
+from tests.support.profiles import RUNTIME
 from understudy.cli import main
 from understudy.profile_file import SessionFacts, read_profile
 from understudy.profiling import Wanted, profile
 
 DIGITS = Path(str(files("graphs") / "digits" / "digits.onnx"))
-QUICK = Wanted(device="here", anchors=2, rounds=3)
+QUICK = Wanted(device="here", anchors=2, rounds=3, runtime=RUNTIME)
 
 
 def _profiled(wanted=QUICK, path=DIGITS):
@@ -138,7 +139,11 @@ def test_command_writes_what_explore_reads(tmp_path, monkeypatch):
     assert "digits.onnx on pi: " in result.output
     assert "whole" in result.output
     assert "\x1b" not in result.output
-    assert read_profile(Path("digits-pi.json")).device == "pi"
+    made = read_profile(Path("digits-pi.json"))
+    assert made.device == "pi"
+    runtime = made.runtime
+    assert all(ms > 0 for ms in (runtime.frame_ms, runtime.message_ms))
+    assert "runtime  adds" in result.output
     assert os.listdir() == ["digits-pi.json"]
 
 
