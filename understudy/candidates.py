@@ -242,8 +242,8 @@ class Device:
         ms = error_ms = memory_mb = 0.0
         if end is None or (end is not start and end.kind not in REMOTE):
             ms, error_ms, memory_mb = self._between(_inner(start), _inner(end))
+        around_ms = self._around_ms(start, end, ms * self.factor)
         ms, error_ms = self.ms(ms), self.ms(error_ms)
-        around_ms = self._around_ms(start, end, ms)
         error_ms = math.hypot(error_ms, self.profile.paced.error * ms)
         return Part(self.name, ms, error_ms, memory_mb, around_ms, self.message_ms)
 
@@ -256,13 +256,15 @@ class Device:
         """What a message costs it, either way."""
         return self.profile.runtime.message_ms * self.factor
 
-    def _around_ms(self, start: Place | None, end: Place | None, ms: float) -> float:
-        """Return what comes on top of a part that takes `ms`."""
+    def _around_ms(
+        self, start: Place | None, end: Place | None, best_ms: float
+    ) -> float:
+        """Return what comes on top of a part that takes `best_ms` at best."""
         runtime, ends = self.profile.runtime, self.profile.ends
         unprepared = start is None or start.kind in UNPREPARED
         passed_on = end is not None and end.kind in UNPREPARED
         added_ms = runtime.frame_ms if start is None else 0.0
-        if ms > HAND_OFF_S * 1e3:
+        if best_ms > HAND_OFF_S * 1e3:
             added_ms += runtime.hand_off_ms
         work_ms = ends.prepare_ms if unprepared and not passed_on else 0.0
         if end is None:
@@ -371,7 +373,7 @@ def _answer(place: Place, codec: str, near: Device, far: Device) -> _Answer:
     encode, decode = far.profile.codecs.get(packed), near.profile.codecs.get(packed)
     if place.answer_bytes < ANSWER_BYTES_MIN or not (size and encode and decode):
         return plain
-    whole = sum(place.model.tensor(name).token.nbytes for name in place.model.outputs)
+    whole = bytes_of(place.model, place.model.outputs)
     mb = place.answer_bytes / 1e6
     return _Answer(
         round(size * place.answer_bytes / whole),
