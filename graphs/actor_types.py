@@ -26,7 +26,7 @@ PATH_PARAMS = ("path", "model", "file")
 """Parameters that name a file, relative to the file that they stand in."""
 
 ONNX_TYPE = "onnx"
-_ONNX_PARAMS = ("model", "from", "to", "taps")
+_ONNX_PARAMS = ("model", "from", "to", "taps", "dims")
 _SEGMENT_PLACEHOLDER = "0" * 64
 _FED: Mapping[str, tuple[str, str, Callable[[TokenType], object]]] = {
     "normalise": ("pixels", "shape", lambda token: list(token.shape)),
@@ -58,7 +58,7 @@ class ActorEntry:
 class Models:
     """The models that a graph names, each loaded once."""
 
-    _loaded: dict[str, Model] = field(default_factory=dict)
+    _loaded: dict[tuple[object, ...], Model] = field(default_factory=dict)
     _parts: dict[tuple[object, ...], SubModel] = field(default_factory=dict)
 
     def of(self, params: Mapping[str, object]) -> SubModel:
@@ -67,17 +67,18 @@ class Models:
         Raises:
             UnderstudyError: `from` or `to` do not bound a part of the model.
         """
-        path = str(params["model"])
+        path, sizes = str(params["model"]), _sizes(params)
         start, end = _tensors(params, "from"), _tensors(params, "to")
-        key = (path, start, end)
+        key = (path, start, end, *sizes.items())
         if key not in self._parts:
-            self._parts[key] = submodel(self.at(path), start, end)
+            self._parts[key] = submodel(self.at(path, sizes), start, end)
         return self._parts[key]
 
-    def at(self, path: str) -> Model:
-        if path not in self._loaded:
-            self._loaded[path] = Model.read(Path(path))
-        return self._loaded[path]
+    def at(self, path: str, sizes: Mapping[str, int]) -> Model:
+        key = (path, *sizes.items())
+        if key not in self._loaded:
+            self._loaded[key] = Model.read(Path(path), sizes)
+        return self._loaded[key]
 
 
 def is_model(actor: Actor | ActorEntry) -> bool:
@@ -104,6 +105,19 @@ def _tensors(params: Mapping[str, object], name: str) -> tuple[str, ...] | None:
             "write [conv1]"
         )
     return tuple(names)
+
+
+def _sizes(params: Mapping[str, object]) -> dict[str, int]:
+    """Return the sizes that an actor gives to open dimensions of its model."""
+    value = params.get("dims", {})
+    if not isinstance(value, dict) or not all(
+        type(size) is int and size > 0 for size in value.values()
+    ):
+        raise UnderstudyError(
+            f"parameter 'dims': {value!r} is not a mapping of names to sizes; write "
+            "{height: 320, width: 320}"
+        )
+    return {str(name): size for name, size in value.items()}
 
 
 def behaviour_of(type_name: str) -> type[Behaviour]:

@@ -4,8 +4,10 @@ Sets of several tensors that cannot be best are dropped: what stands between two
 cuts and is no smaller than either is dominated by one of them.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from dataflow.errors import UnderstudyError
 from graphs.groups import groups
@@ -64,12 +66,13 @@ def cuts(model: Model, width: int = WIDTH) -> tuple[Cut, ...]:
     found: dict[tuple[str, ...], int] = {
         (name,): flow.total - behind for name, behind in flow.single()
     }
-    alone = [(nodes, flow.bytes(names)) for names, nodes in found.items()]
-    whole = (0, flow.bytes(model.inputs))
+    sizes = [(nodes, flow.bytes(names)) for names, nodes in found.items()]
+    alone = _Alone(sizes)
+    or_whole = _Alone([(0, flow.bytes(model.inputs)), *sizes])
     for names, nodes in several(model, width).items():
         # Who lets an input cross could as well let the others.
-        others = alone if set(names).isdisjoint(model.inputs) else [whole, *alone]
-        if not _dominated(nodes, flow.bytes(names), others) and (
+        others = alone if set(names).isdisjoint(model.inputs) else or_whole
+        if not others.dominate(nodes, flow.bytes(names)) and (
             len(model.outputs) == 1 or _separates(model, names)
         ):
             found[names] = nodes
@@ -78,14 +81,23 @@ def cuts(model: Model, width: int = WIDTH) -> tuple[Cut, ...]:
     return tuple(_described(flow, found))
 
 
-def _dominated(
-    nodes: int, size: int | None, alone: Iterable[tuple[int, int | None]]
-) -> bool:
-    """Say whether single cuts on both sides are no larger."""
-    if size is None:
-        return False
-    small = [at for at, other in alone if other is not None and other <= size]
-    return bool(small) and min(small) <= nodes <= max(small)
+class _Alone:
+    """Cuts of one tensor, by size.
+
+    Args:
+        sizes: Of each, the nodes in front of it and its bytes.
+    """
+
+    def __init__(self, sizes: Iterable[tuple[int, int | None]]) -> None:
+        known = sorted((size, nodes) for nodes, size in sizes if size is not None)
+        self._bytes = [size for size, _ in known]
+        self._first = [*accumulate((nodes for _, nodes in known), min)]
+        self._last = [*accumulate((nodes for _, nodes in known), max)]
+
+    def dominate(self, nodes: int, size: int | None) -> bool:
+        """Say whether cuts on both sides of one are no larger than it."""
+        place = 0 if size is None else bisect_right(self._bytes, size)
+        return place > 0 and self._first[place - 1] <= nodes <= self._last[place - 1]
 
 
 def _separates(model: Model, names: Sequence[str]) -> bool:

@@ -18,13 +18,13 @@ Source:
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from dataflow.errors import UnderstudyError
 from graphs.onnx_model import Model
-from graphs.order import enclosed, in_feeding_order
+from graphs.order import cycles, in_feeding_order
 from graphs.split import in_order, needed
 from graphs.submodel import SubModel
 
@@ -118,34 +118,34 @@ class _Grouping:
     def _behind(self, first: int) -> list[int]:
         """Return the nodes of the group that `first` begins."""
         members, kept = [first], 1
-        known = self._reads[first] | set(self._makes(first))
-        while len(members) - kept < _LOOK_AHEAD:
-            following = self._following(members, known)
-            if following is None:
-                break
-            members.append(following)
-            known |= set(self._makes(following))
-            if self._leaving(members) <= 1:
+        known = set(self._reads[first])
+        leaving: dict[str, int] = {}
+        """Tensor made here -> how many others read it; an end of the model is one."""
+        waiting: set[int] = set()
+        while True:
+            last = members[-1]
+            for name in self._reads[last] & leaving.keys():
+                leaving[name] -= 1
+                if not leaving[name]:
+                    del leaving[name]
+            for name in self._makes(last):
+                readers = self._readers.get(name, set())
+                if others := len(readers) + (name in self._ends):
+                    leaving[name] = others
+                known.add(name)
+                waiting.update(filter(self._may_follow, readers))
+            if len(leaving) <= 1:
                 kept = len(members)
-        return members[:kept]
+            following = (i for i in sorted(waiting) if self._reads[i] <= known)
+            found = next(following, None)
+            if found is None or len(members) - kept >= _LOOK_AHEAD:
+                return members[:kept]
+            waiting.remove(found)
+            members.append(found)
 
-    def _following(self, members: Sequence[int], known: Set[str]) -> int | None:
-        """Return the next node that reads only what the group knows, if it may join."""
-        made = (name for index in members for name in self._makes(index))
-        readers = {reader for name in made for reader in self._readers.get(name, ())}
-        for index in sorted(readers - set(members) - self._group.keys()):
-            joins = self._model.nodes[index].op_type in FOLLOWING
-            if (joins or index in self._measuring) and self._reads[index] <= known:
-                return index
-        return None
-
-    def _leaving(self, members: Collection[int]) -> int:
-        """Return how many tensors others read of a group of these nodes."""
-        made = [name for index in members for name in self._makes(index)]
-        return sum(
-            name in self._ends or not self._readers.get(name, set()) <= set(members)
-            for name in made
-        )
+    def _may_follow(self, index: int) -> bool:
+        joins = self._model.nodes[index].op_type in FOLLOWING
+        return (joins or index in self._measuring) and index not in self._group
 
     @cached_property
     def _measuring(self) -> frozenset[int]:
@@ -175,19 +175,24 @@ class _Grouping:
             feeds[group] |= {self._group[maker] for maker in makers} - {group}
         return feeds
 
-    def _join(self, groups: Iterable[int]) -> None:
-        """Make one of `groups`, and of all that stands between them."""
-        joined = enclosed(groups, self._feeds())
+    def _join(self, sets: Iterable[Collection[int]]) -> None:
+        """Make one group of each of `sets`, and of all that stands between them."""
+        feeds = self._feeds()
+        for first, *others in map(list, sets):  # feeding each other, they are a cycle
+            for other in others:
+                feeds[first].add(other)
+                feeds[other].add(first)
+        one = {group: min(cycle) for cycle in cycles(feeds) for group in cycle}
         for index, group in self._group.items():
-            if group in joined:
-                self._group[index] = min(joined)
+            self._group[index] = one.get(group, group)
 
     def _groups_reading(self, tensor: str) -> set[int]:
         return {self._group[index] for index in self._readers.get(tensor, ())}
 
     def join_leading(self) -> None:
         """Join groups that only prepare another's input with that one."""
-        for group, members in reversed(self._members().items()):
+        all_members = self._members()
+        for group, members in reversed([*all_members.items()]):
             nodes = [self._model.nodes[index] for index in members]
             made = {name for index in members for name in self._makes(index)}
             behind = {g for name in made for g in self._groups_reading(name)} - {group}
@@ -195,19 +200,21 @@ class _Grouping:
                 all(node.op_type in LEADING for node in nodes)
                 and len(behind) == 1
                 and made.isdisjoint(self._ends)
-            ):
-                self._join((group, *behind))
+            ):  # nothing stands between them: it feeds nothing else
+                joined = [*members, *all_members[min(behind)]]
+                self._group |= dict.fromkeys(joined, min(group, *behind))
+                all_members[min(group, *behind)] = joined
 
     def seal(self) -> None:
-        """Join groups until nothing crosses that must not."""
+        """Join groups where something would cross that must not."""
+        apart = []
         for index in self._reads:
             for name in self._makes(index):
                 around = {self._group[index]} | self._groups_reading(name)
                 if len(around) > 1 and not self._may_cross(index, name):
-                    self._join(around)
-        for drawn in self._drawn():
-            if len(around := {self._group[index] for index in drawn}) > 1:
-                self._join(around)
+                    apart.append(around)
+        apart += [{self._group[index] for index in drawn} for drawn in self._drawn()]
+        self._join(filter(None, apart))
 
     def _may_cross(self, index: int, name: str) -> bool:
         try:
@@ -236,23 +243,22 @@ class _Grouping:
 
     def made(self) -> list[Group]:
         """Return the groups in feeding order, with what no input has a part in."""
-        members = self._members()
+        own, members = self._members(), self._members()
         ordered = in_feeding_order(sorted(members), self._feeds())
         rank = {group: place for place, group in enumerate(ordered)}
         others = self._others(rank)
         for index, group in others.items():
             members[group].append(index)
-        names: list[str] = []
+        names: set[str] = set()
         found = []
         for group in ordered:
-            part = self._part(group)
-            names.append(_name(part.outputs[-1], names))
-            nodes = tuple(sorted(members[group]))
-            found.append(Group(names[-1], nodes, part))
+            part = self._part(own[group])
+            names.add(name := _name(part.outputs[-1], names))
+            found.append(Group(name, tuple(sorted(members[group])), part))
         return found
 
-    def _part(self, group: int) -> SubModel:
-        mine = {index for index, its in self._group.items() if its == group}
+    def _part(self, nodes: Iterable[int]) -> SubModel:
+        mine = set(nodes)
         made = {name for index in mine for name in self._makes(index)}
         read = {name for index in mine for name in self._reads[index]}
         out = {

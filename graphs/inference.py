@@ -34,7 +34,9 @@ def dims_of(info: onnx.ValueInfoProto) -> list[int | str] | None:
 
 
 def dtype_of(elem_type: int) -> str:
-    """Return the NumPy name of an element type of ONNX."""
+    """Return the NumPy name of an element type of ONNX; "unknown" if it is none."""
+    if elem_type == onnx.TensorProto.UNDEFINED:  # not known, or no tensor
+        return "unknown"
     if elem_type == onnx.TensorProto.STRING:  # NumPy would call it an object
         return "string"
     return str(helper.tensor_dtype_to_np_dtype(elem_type).name)

@@ -143,7 +143,7 @@ class _Layers:
     def _add(self, name: str, group: Group) -> None:
         part = group.part
         self._params[name] = {
-            "model": self._actor.params["model"],
+            **{k: p for k, p in self._actor.params.items() if k in ("model", "dims")},
             "from": list(part.inputs),
             "to": list(part.outputs),
         }

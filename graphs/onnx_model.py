@@ -68,16 +68,24 @@ class Model:
         makes: For each node, the tensors that it makes; outputs left out are skipped.
         producer: Tensor -> the node that makes it.
         reads: For each node, the tensors that it reads, in whatever way.
+        outputs: Names of those outputs that depend on an input: the others are the same
+            for every frame. All of them if none does.
+        sizes: Of open dimensions of the inputs, as they were given.
         where: Path of the file, for messages.
         sha256: Of the file and of the external data that it names.
         proto: Its content; not to be changed.
     """
 
     def __init__(
-        self, proto: onnx.ModelProto, where: str, sha256: str | Callable[[], str]
+        self,
+        proto: onnx.ModelProto,
+        where: str,
+        sha256: str | Callable[[], str],
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.proto = proto
         self.where = where
+        self.sizes = dict(sizes or {})
         self._sha256 = sha256
         graph = proto.graph
         self.initializers = {t.name: t for t in graph.initializer}
@@ -85,7 +93,6 @@ class Model:
             t.values.name for t in graph.sparse_initializer
         }
         self.inputs = inputs_of(proto)
-        self.outputs = tuple(o.name for o in graph.output)
         self.nodes: tuple[onnx.NodeProto, ...] = tuple(graph.node)
         self.makes = tuple(tuple(filter(None, node.output)) for node in self.nodes)
         self.producer = {
@@ -93,6 +100,8 @@ class Model:
         }
         self.reads = tuple(tuple(reads(node)) for node in self.nodes)
         self._tokens: dict[str, TokenType] = {}
+        outputs = tuple(o.name for o in graph.output)
+        self.outputs = tuple(filter(self.dynamic.__contains__, outputs)) or outputs
 
     @classmethod
     def read(cls, path: Path, sizes: Mapping[str, int] | None = None) -> "Model":
@@ -108,7 +117,7 @@ class Model:
             UnderstudyError: It is not an ONNX model that can be run.
         """
         proto, sha256 = read_proto(path, sizes or {})
-        return cls(proto, str(path), sha256)
+        return cls(proto, str(path), sha256, sizes)
 
     @cached_property
     def sha256(self) -> str:
@@ -199,6 +208,12 @@ class Model:
 
     def _token(self, name: str) -> TokenType:
         info = self._info(name)
+        kind = "" if info is None else info.type.WhichOneof("value") or ""
+        if kind not in ("", "tensor_type"):
+            raise UnderstudyError(
+                f"tensor '{name}': is a {kind.removesuffix('_type')}, and only one "
+                "array can be a token; choose another tensor"
+            )
         dims = None if info is None else dims_of(info)
         if info is None or dims is None:
             raise UnderstudyError(
@@ -211,17 +226,41 @@ class Model:
                 size = f"'{dim}'" if named else "open"
                 raise UnderstudyError(
                     f"tensor '{name}': dimension {index} is {size}, not a number"
-                    f"{self._decided(name)}; export {self.where} with fixed sizes (the "
-                    "batch may stay open)"
+                    f"{self._decided(name)}; {self._to_fix(name)}"
                 )
         dtype = dtype_of(info.type.tensor_type.elem_type)
+        shape = ",".join(map(str, dims))
+        if any(int(dim) < 1 for dim in dims):
+            raise UnderstudyError(
+                f"tensor '{name}': would be {dtype}[{shape}], without an element; give "
+                f"{self.where} larger inputs{self.to_choose_sizes}"
+            )
         try:
-            return TokenType.parse(f"{dtype}[{','.join(map(str, dims))}]")
+            return TokenType.parse(f"{dtype}[{shape}]")
         except UnderstudyError:
             raise UnderstudyError(
                 f"tensor '{name}': elements of type {dtype} cannot be a token; "
                 "choose another tensor"
             ) from None
+
+    def _to_fix(self, name: str) -> str:
+        """Return what to do where a tensor is of open size."""
+        if self.open_sizes:
+            options = " ".join(f"--dim '{open_}=SIZE'" for open_ in self.open_sizes)
+            return (
+                f"give what is open in {self.where} a size: {options}, or as `dims` of "
+                "its actor"
+            )
+        if name in self.varying:
+            return "choose a tensor in front of what decides it"
+        return f"export {self.where} with fixed sizes (the batch may stay open)"
+
+    @property
+    def to_choose_sizes(self) -> str:
+        """What to say where sizes that were chosen may be why a model does not run."""
+        names = {**open_dims(self.proto.graph, self.inputs), **self.sizes}
+        options = " ".join(f"--dim '{name}=SIZE'" for name in names)
+        return f", or other sizes with {options}" if names else ""
 
     def _info(self, name: str) -> onnx.ValueInfoProto | None:
         """Return the type of a tensor, one frame at a time: inferred, else observed."""
@@ -251,15 +290,17 @@ class Model:
             for name in self.dynamic
             if not _has_size(self._frozen.get(name)) and name not in self.varying
         }
-        inputs = [self._frozen[name] for name in self.inputs]
-        if not wanted or not all(map(_has_size, inputs)):
+        if not wanted or not all(_has_size(self._frozen[name]) for name in self.inputs):
+            return {}
+        try:
+            tokens = {name: self._token(name) for name in self.inputs}
+        except UnderstudyError:
             return {}
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         proto.graph.output.extend(
             onnx.ValueInfoProto(name=name) for name in wanted - set(self.outputs)
         )
-        tokens = {name: self._token(name) for name in self.inputs}
         given = {name: (t.dtype, t.shape) for name, t in tokens.items()}
         found = observed(proto.SerializeToString(), self.folder, given, wanted)
         return {
@@ -296,6 +337,8 @@ class Model:
         info = self._info(name)
         if info is None:
             return onnx.ValueInfoProto(name=name)
+        if not info.type.HasField("tensor_type"):  # a sequence, as of maps
+            return onnx.ValueInfoProto(name=name, type=info.type)
         found = dims_of(info)
         shape: list[int | str | None] | None = None if found is None else [*found]
         opened = self._open.get(name)

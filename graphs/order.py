@@ -50,6 +50,55 @@ def enclosed(members: Iterable[T], feeds: Mapping[T, Collection[T]]) -> set[T]:
     return chosen | (before & behind)
 
 
+def cycles(feeds: Mapping[T, Collection[T]]) -> list[set[T]]:
+    """Return sets of items that all come before each other, of two or more items.
+
+    Making one item of each leaves the relation acyclic.
+
+    Args:
+        feeds: Every item is among its keys.
+
+    Source:
+        Sharir, "A strong-connectivity algorithm", 1981.
+
+    >>> [sorted(c) for c in cycles({"a": "c", "b": "a", "c": "b", "d": "a"})]
+    [['a', 'b', 'c']]
+    """
+    readers = _reversed(feeds)
+    seen: set[T] = set()
+    found = []
+    for item in reversed(_finished(feeds)):
+        if item not in seen:
+            todo, cycle = [item], {item}
+            while todo:
+                fresh = set(readers.get(todo.pop(), ())) - seen - cycle
+                cycle |= fresh
+                todo.extend(fresh)
+            seen |= cycle
+            if len(cycle) > 1:
+                found.append(cycle)
+    return found
+
+
+def _finished(leads: Mapping[T, Collection[T]]) -> list[T]:
+    """Return all items in the order in which a walk into depth leaves them."""
+    seen: set[T] = set()
+    done: list[T] = []
+    for start in leads:
+        path = [] if start in seen else [(start, iter(leads[start]))]
+        seen.add(start)
+        while path:
+            item, ahead = path[-1]
+            fresh = next((other for other in ahead if other not in seen), None)
+            if fresh is None:
+                done.append(item)
+                path.pop()
+            else:
+                seen.add(fresh)
+                path.append((fresh, iter(leads[fresh])))
+    return done
+
+
 def reached(start: Iterable[T], leads: Mapping[T, Collection[T]]) -> set[T]:
     """Return `start` and all that it leads to by `leads`, in any number of steps."""
     found = set(start)

@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from graphs.branches import taken
 from graphs.nodes import reads
 
 Dims = Sequence[int | str]
@@ -28,7 +29,8 @@ Shapes = Callable[[], Mapping[str, Dims]]
 _ELEMENTS_MAX = 1024
 _ROUNDS_MAX = 8
 """What becomes constant lets more shapes be inferred, and those more constants."""
-_MEASURING = ("Shape", "Size")
+_MEASURING = ("Shape", "Size", "If")
+"""What has a settled value, or leads to one, where sizes are fixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,17 @@ def _settled_once(graph: onnx.GraphProto, shapes: Mapping[str, Dims]) -> bool:
     ends = {output.name for output in graph.output}
     chain: dict[str, _Known] = {}
     nodes: list[onnx.NodeProto] = []
-    retargeted = False
+    retargeted = inlined = False
     for node in graph.node:
         found = _value(node, known, shapes) if node.output[0] not in known else None
         if found is not None:
             known[node.output[0]] = chain[node.output[0]] = found
+        elif (yes := _decided(node, known)) is not None:
+            weights, inside = taken(node, yes=yes)
+            graph.initializer.extend(weights)
+            nodes.extend(inside)
+            inlined = True
+            continue
         elif node.op_type == "Reshape" and not node.domain:
             retargeted |= _retarget(node, graph, known, shapes)
         nodes.append(node)
@@ -90,11 +98,19 @@ def _settled_once(graph: onnx.GraphProto, shapes: Mapping[str, Dims]) -> bool:
     )
     # Extending from itself would copy what is about to be deleted.
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept[::-1]]
-    changed = len(kept) < len(nodes)
+    changed = inlined or len(kept) < len(nodes)
     if changed or retargeted:
         del graph.node[:]
         graph.node.extend(kept)
     return changed or retargeted
+
+
+def _decided(node: onnx.NodeProto, known: Mapping[str, _Known]) -> bool | None:
+    """Return which branch of an `If` every frame takes; None: either, or no `If`."""
+    found = known.get(node.input[0]) if node.op_type == "If" else None
+    if found is None or not found.complete or found.array.size != 1:
+        return None
+    return bool(found.array.item())
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, _Known]:
@@ -121,7 +137,7 @@ def _value(
     if node.domain not in ("", "ai.onnx"):
         return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if node.op_type in _MEASURING:
+    if node.op_type in ("Shape", "Size"):
         dims = shapes.get(node.input[0])
         return None if dims is None else _measured(node.op_type, dims, attributes)
     rule = _RULES.get(node.op_type)

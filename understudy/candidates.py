@@ -402,5 +402,6 @@ def check_same(model: Model, devices: Iterable[Device]) -> None:
         if other.sha256 != model.sha256:
             raise UnderstudyError(
                 f"profile '{device.name}': of {other.file} ({other.sha256:.12}), not "
-                f"of {model.where} ({model.sha256:.12}); profile this model there"
+                f"of {model.where} ({model.sha256:.12}); profile this model there, "
+                "with the same sizes (--dim)"
             )

@@ -1,5 +1,6 @@
 """What is explored: an ONNX file by itself, or the network of a graph file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +28,19 @@ class Subject:
     exit_tensor: str = ""
 
 
-def read_subject(path: Path) -> Subject:
+def read_subject(path: Path, sizes: Mapping[str, int] | None = None) -> Subject:
     """Return what is in the file `path`, a model or a graph.
+
+    Args:
+        path: The file.
+        sizes: For open dimensions of a model; a graph says its own.
 
     Raises:
         MisuseError: No such file.
         UnderstudyError: A graph in which no whole model leads to an answer, or several.
     """
     if path.suffix not in (".yaml", ".yml"):
-        return Subject(Model.read(path))
+        return Subject(Model.read(path, sizes))
     file = read_graph(path)
     name = _network(path, file)
     actor = file.graph.actors[name]

@@ -38,6 +38,7 @@ def write_graph(folder: Path, model: Model, rate_hz: float) -> None:
     packed, answers = _answers(model, made)
     file = json.dumps(os.path.relpath(model.where, folder))
     source |= {"path": FRAMES_FILE, "rate_hz": rate_hz}
+    dims = f", dims: {json.dumps(model.sizes)}" if model.sizes else ""
     lines = [
         "understudy: 1",
         f"graph: {json.dumps(Path(model.where).stem)}",
@@ -45,7 +46,7 @@ def write_graph(folder: Path, model: Model, rate_hz: float) -> None:
         "  # Made-up frames; put your own in their place.",
         f"  {SOURCE}: {json.dumps(source)}",
         *prepared,
-        f"  {NETWORK}: {{type: onnx, model: {file}}}",
+        f"  {NETWORK}: {{type: onnx, model: {file}{dims}}}",
         *packed,
         f"  {SINK}: {{type: results}}",
         "fifos:",

@@ -7,7 +7,7 @@ before it is encoded.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -31,12 +31,13 @@ class TensorFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Which model was measured. `sha256` is that of `graphs.onnx_model.Model`."""
+    """Which model was measured: `sha256` and `dims` are `sha256` and `sizes` of it."""
 
     file: str
     sha256: str
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
+    dims: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +410,9 @@ def _model(model: Fields) -> ModelFacts:
         )
         for side in ("inputs", "outputs")
     )
-    return ModelFacts(model.text("file"), model.text("sha256"), inputs, outputs)
+    fixed = model.fields("dims")
+    dims = {name: fixed.count(name) for name in fixed.data}
+    return ModelFacts(model.text("file"), model.text("sha256"), inputs, outputs, dims)
 
 
 def _session(session: Fields) -> SessionFacts:

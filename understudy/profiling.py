@@ -121,7 +121,9 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
     added = wanted.runtime or runtime()
     return Profile(
         device=wanted.device or host_name(),
-        model=ModelFacts(path.name, model.sha256, _facts(inputs), _facts(outputs)),
+        model=ModelFacts(
+            path.name, model.sha256, _facts(inputs), _facts(outputs), model.sizes
+        ),
         machine={**machine_facts(), "times": _how(wanted.session)},
         session=wanted.session,
         noise=_noise(times),

@@ -230,15 +230,36 @@ def compare(
     return [
         Verdict(
             name,
-            same_bits=same_bits(plain[0][name], plain[1][name]),
+            same_bits=all(same_bits(*both) for both in _pairs(plain, name)),
             error=max(
-                relative_error(whole[name], parts[name])
-                for whole, parts in ((plain, fast) if half else (fast,))
+                relative_error(*both)
+                for run_ in ((plain, fast) if half else (fast,))
+                for both in _pairs(run_, name)
             ),
             half=half,
         )
         for name in model.outputs
     ]
+
+
+def _pairs(
+    values: tuple[Mapping[str, Any], Mapping[str, Any]], name: str
+) -> list[tuple[Array, Array]]:
+    """Return the arrays in an output of the whole, each with that of the parts."""
+    whole, parts = ([*_arrays(side[name])] for side in values)
+    counts = np.array(len(whole)), np.array(len(parts))
+    return [counts, *zip(whole, parts, strict=False)]
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    """Yield what an output holds: an array, or a list, of maps of class to score."""
+    if isinstance(value, dict):
+        value = [np.array([*value]), np.array([*value.values()])]
+    if isinstance(value, list):
+        for inner in value:
+            yield from _arrays(inner)
+    elif value is not None:  # an optional without a value
+        yield np.asarray(value)
 
 
 def _both(
@@ -251,7 +272,13 @@ def _both(
     """Return the outputs of the whole model, and what its parts make."""
     model = segments[0].model
     session = open_session(Path(model.where), optimised=optimised)
-    whole = run(session, given)
+    try:
+        whole = run(session, given)
+    except UnderstudyError as error:
+        raise UnderstudyError(
+            f"model {model.where}: does not run on the inputs to compare on ({error}); "
+            f"give some that it takes with --input{model.to_choose_sizes}"
+        ) from None
     del session  # its weights are not needed beside those of the parts
     known = dict(given)
     for number, segment in enumerate(segments, 1):

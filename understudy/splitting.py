@@ -90,6 +90,8 @@ class Listing:
         if self.given is None:
             sizes = ", ".join(self.model.open_sizes)
             lines.append(f"open sizes of inputs: {sizes}; fix them with --dim")
+        if constant := self._constant():
+            lines.append(f"outputs that no input changes, left out: {constant}")
         if not shown:
             return "\n".join([*lines, self._none()]) + "\n"
         lines.append("")
@@ -112,6 +114,11 @@ class Listing:
             f"separates at {alone} places, {len(self.cuts) - alone} sets of several "
             "may be worth it"
         )
+
+    def _constant(self) -> str:
+        """Return the outputs that are the same for every frame."""
+        every = (output.name for output in self.model.proto.graph.output)
+        return ", ".join(name for name in every if name not in self.model.outputs)
 
     def _none(self) -> str:
         if self.cuts:

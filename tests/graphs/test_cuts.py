@@ -121,7 +121,7 @@ def by_trial(model: Model) -> set[tuple[str, ...]]:
 def test_cuts_are_those_that_trying_every_set_of_tensors_finds(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(under_test, "_dominated", lambda *_: False)
+    monkeypatch.setattr(under_test._Alone, "dominate", lambda *_: False)
     model = random_model(seed, inputs=1 + seed % 3, outputs=1)
     assert {cut.tensors for cut in cuts(model)} == by_trial(model)
 
@@ -130,7 +130,7 @@ def test_cuts_are_those_that_trying_every_set_of_tensors_finds(
 def test_with_several_outputs_single_cuts_are_complete_and_others_can_be_made(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(under_test, "_dominated", lambda *_: False)
+    monkeypatch.setattr(under_test._Alone, "dominate", lambda *_: False)
     model = random_model(seed, inputs=1 + seed % 2, outputs=2 + seed % 2)
     found, tried = {cut.tensors for cut in cuts(model)}, by_trial(model)
     assert found <= tried

@@ -31,6 +31,10 @@ def branch(name: str, nodes: Sequence[onnx.NodeProto], made: str) -> onnx.GraphP
     return helper.make_graph(list(nodes), name, [], [info])
 
 
+UNDECIDED = node("And", ["sure", "sure"], ["yes"])
+"""Nobody works out its value, so that the branches of an If stay."""
+
+
 def conditional(read: str, made: str, *, deep: bool = False) -> onnx.NodeProto:
     """Return an If that adds `read`, which it captures, in one branch."""
     then = [node("Add", [read, read], [f"{made}_then"])]
@@ -55,12 +59,13 @@ def test_what_a_branch_of_an_if_captures_reaches_it(
         model_of(
             [
                 node("MatMul", ["x", "w"], ["a"]),
+                UNDECIDED,
                 conditional("a", "c", deep=deep),
                 node("Relu", ["c"], ["d"]),
                 node("MatMul", ["d", "w"], ["y"]),
             ],
             {"x": [1, N]},
-            weights={"w": EYE, "yes": np.array(True)},
+            weights={"w": EYE, "sure": np.array(True)},
         )
     )
     assert cut_everywhere(path) == ["a", "c", "d"]
@@ -73,11 +78,12 @@ def test_capture_that_bypasses_a_cut_is_no_cut(written: Written) -> None:
                 node("Relu", ["x"], ["a"]),
                 node("MatMul", ["a", "w"], ["b"]),
                 node("Sigmoid", ["b"], ["s"]),
+                UNDECIDED,
                 conditional("a", "c"),
                 node("Add", ["s", "c"], ["y"]),
             ],
             {"x": [1, N]},
-            weights={"w": EYE, "yes": np.array(True)},
+            weights={"w": EYE, "sure": np.array(True)},
         )
     )
     assert cut_everywhere(path) == ["a"]
@@ -97,7 +103,7 @@ def loop(read: str, made: str, state: str) -> onnx.NodeProto:
         [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
          helper.make_tensor_value_info("next", float32, shape)],
     )  # fmt: skip
-    return node("Loop", ["three", "yes", state], [made], body=body)
+    return node("Loop", ["three", "sure", state], [made], body=body)
 
 
 def scan(read: str, made: str, state: str) -> onnx.NodeProto:
@@ -128,7 +134,7 @@ def test_what_a_loop_or_scan_captures_reaches_it(
                 node("Flatten", ["d"], ["y"]),
             ],
             {"x": [1, N]},
-            weights={"w": EYE, "three": np.array(3), "yes": np.array(True)},
+            weights={"w": EYE, "three": np.array(3), "sure": np.array(True)},
         )
     )
     assert "a" in cut_everywhere(path)

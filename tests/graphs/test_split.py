@@ -307,8 +307,8 @@ def test_open_dimension_other_than_the_batch_is_refused(save: Save) -> None:
     with pytest.raises(UnderstudyError) as caught:
         Model.read(path).interface()
     assert str(caught.value) == (
-        f"tensor 'x': dimension 1 is 'width', not a number; export {path} with fixed "
-        "sizes (the batch may stay open)"
+        f"tensor 'x': dimension 1 is 'width', not a number; give what is open in "
+        f"{path} a size: --dim 'width=SIZE', or as `dims` of its actor"
     )
 
 

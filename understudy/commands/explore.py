@@ -159,7 +159,7 @@ def explore(
     profiles = _profiles(endpoint, server, chain)
     first = next(iter(profiles))
     devices = words.read_devices(profiles, {} if slow is None else {first: slow})
-    subject = read_subject(model)
+    subject = read_subject(model, devices[0].profile.model.dims)
     found = [words.parse_link(link) for link in links]
     early = words.early_exit(subject, exit_share, exit_ms)
     if run_folder is not None:
