@@ -55,6 +55,15 @@ def test_noise_of_a_long_tail_is_not_taken_for_the_cost_of_a_short_head():
     )
 
 
+def test_whole_that_was_disturbed_is_no_cost_of_bytes():
+    """Early cuts are the large ones: too long a whole looks like large cheap bytes."""
+    known = [_measured(share, size) for share, size in SIZES.items()]
+    of_few, of_many = (
+        Predictor(1.5 * WHOLE_MS, known)(Place(0.4, size)) for size in (1, 10**8)
+    )
+    assert of_many == pytest.approx(of_few)
+
+
 def test_what_hardly_follows_from_the_bytes_is_not_laid_on_them():
     extra_ms = {0.1: 1.0, 0.2: -1.0, 0.4: 1.5, 0.6: -0.5, 0.9: 0.0}
     sizes = (5_000_000, 4_000_000, 3_000_000, 2_000_000, 1_000_000)
