@@ -3,6 +3,11 @@
 The kernel's own bandwidth control (CFS quota) lets all threads of a group run for so
 long in each period, and then none. Needs the right to make control groups: root.
 
+That is a slower machine for what takes many periods only: after a pause the first
+quota is there at once, so work takes its time over the share less up to one period, and
+what is shorter than the quota is not slowed at all. And all that the process does
+counts, what it does while it waits for frames too: work gets the share less that.
+
 Source:
     Turner, Rao, Rao, "CPU bandwidth control for CFS", Linux Symposium 2010.
 """
@@ -17,7 +22,7 @@ from dataflow.errors import UnderstudyError
 _PERIOD_US = 10_000
 """Short, so that a firing of some milliseconds is slowed, not now and then stopped."""
 _QUOTA_US_MIN = 1_000
-"""The kernel's least."""
+"""The kernel's least: a fifteenth of a core has no period below 15 ms."""
 
 
 class Share:
