@@ -50,6 +50,10 @@ GREETING_S = 5.0
 ABSENT_S = 0.5
 """How long for servers at whose address there is nobody, where another branch could
 answer: devices that are started together are not ready all at once."""
+MEASURED_S = 2.0
+MEASURED_SHARE = 0.1
+"""How often a device leaves what it has measured: no more of it is lost with a SIGKILL
+than this, or than this share of the time that it ran. A log does not grow long so."""
 FAREWELL_S = 0.15
 """How long a stopping server still answers what it has."""
 _NEVER_S = float("inf")
@@ -93,6 +97,8 @@ class Device:
         """When somebody has something to do next."""
         self._stop_s: float | None = None
         self._greeting_until_s = 0.0
+        self._ready_s = self._measured_s = _NEVER_S
+        """When it was ready, and when it next leaves what it has measured."""
         self._complete = False
         """Every segment is here, and every actor is made or being made."""
         self._begun = False
@@ -165,14 +171,23 @@ class Device:
     def _links(self) -> Sequence[Links]:
         return () if self._switching is None else self._switching.links
 
+    @property
+    def _served(self) -> Sequence[Plan]:
+        return self._plans if self._switching is None else self._switching.plans
+
     def _tell_measured(self) -> None:
         """Leave in the run folder what `explore` can go by."""
+        now_s = clock_s()
+        self._measured_s = now_s + max(
+            MEASURED_S, MEASURED_SHARE * (now_s - self._ready_s)
+        )
         if self._options.run_folder is not None:
             from dataflow.metrics import measured
 
             found = measured(self.samples())
             self._events.write(
                 "device.measured",
+                plan=", ".join(plan.digest for plan in self._served),
                 firings=found.firings,
                 busy_ms=found.busy_ms,
                 bytes_s=found.bytes_s,
@@ -204,6 +219,8 @@ class Device:
         for links in self._links:
             due_s = min(due_s, links.tick(clock_s()))
         self._due_s = due_s
+        if now_s >= self._measured_s:
+            self._tell_measured()
         self._executor.hand_over()
 
     def _switch(self, now_s: float) -> float:
@@ -334,6 +351,8 @@ class Device:
 
     def _is_ready(self, start_s: float) -> None:
         self._state = "ready"
+        self._ready_s = clock_s()
+        self._measured_s = self._ready_s + MEASURED_S
         self._events.write(
             "device.ready",
             load_ms=(clock_s() - start_s) * 1e3,
@@ -379,6 +398,7 @@ class Device:
         if caught != HANG_UP:
             self._stop(caught)
         elif self._switching is not None:
+            self._tell_measured()  # what counts the plan that is played is made anew
             self._switching.tell()
 
     def _stop(self, why: str) -> None:

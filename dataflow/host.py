@@ -201,8 +201,13 @@ class Host:
 
     @property
     def chains(self) -> list[Chain]:
-        """Those that compute for others; they grow while models load."""
-        return [h.chain for h in list(self._hosted.values()) if h.chain is not None]
+        """Those that compute for others; they grow while models load.
+
+        Those that the plans name which are served now come last.
+        """
+        known, named = list(self._hosted.items()), self.repertoire.named
+        known.sort(key=lambda item: item[0] in named)
+        return [hosted.chain for _, hosted in known if hosted.chain is not None]
 
     def describe(self) -> dict[str, Any]:
         """Return what `understudy status` shows of the sessions."""

@@ -109,6 +109,7 @@ class Repertoire:
 
     Attributes:
         by_segment: What is there, or being loaded.
+        named: Segments of the plans that are served now.
     """
 
     def __init__(
@@ -123,8 +124,7 @@ class Repertoire:
         self._make_chain = make_chain
         self._executor = executor
         self.by_segment: dict[int, Hosted] = {}
-        self._named: Set[int] = frozenset()
-        """Segments of the plans that are served now."""
+        self.named: Set[int] = frozenset()
         self.take(plans, self.lacking(plans))
 
     def lacking(self, plans: Sequence[Plan]) -> dict[int, Hosted]:
@@ -135,7 +135,7 @@ class Repertoire:
     def take(self, plans: Sequence[Plan], new: Mapping[int, Hosted]) -> None:
         """Serve `plans` from now on, with what they want beside what is here."""
         self.by_segment.update(new)
-        self._named = self._wanted(plans).keys()
+        self.named = self._wanted(plans).keys()
 
     def load(self, segments: Iterable[int] | None = None) -> None:
         """Load segments, default: all, and time them; runs beside the I/O loop."""
@@ -162,10 +162,10 @@ class Repertoire:
             now_s: Monotonic time.
         """
         found: list[int] = []
-        if len(self._named) == len(self.by_segment):
+        if len(self.named) == len(self.by_segment):
             return found
         for segment, hosted in self.by_segment.items():
-            if segment in self._named or wants(segment):
+            if segment in self.named or wants(segment):
                 hosted.unwanted_s = None
             elif hosted.unwanted_s is None:
                 hosted.unwanted_s = now_s

@@ -116,8 +116,10 @@ DEVICE_EVENTS: Mapping[str, EventKind] = {
         "stopping: {why}".format_map,
     ),
     "device.measured": EventKind(
-        "What a device that ends has measured, of all its frames.",
+        "What a device has measured under its plan so far: every 2 s or tenth of the "
+        "time it ran, when another plan follows, and at the end.",
         {
+            "plan": ("text", "digest of the plan; of several, by commas"),
             "firings": (
                 "numbers",
                 "by actor; those of a server's segment count as one",

@@ -141,10 +141,8 @@ class MappingReader:
             path = self._along(fields["path"], where, len(cuts) + 1)
         else:
             cuts = [self._tensors(fields["cut"], f"{where}: cut", name, graph)]
-            path = [
-                self._side(fields[key], f"{where}: {key}", role)
-                for key, role in (("head", "endpoint"), ("tail", "server"))
-            ]
+            head = self.group_name(fields["head"], f"{where}: head")
+            path = [head, self._tail(fields["tail"], f"{where}: tail", head)]
         codec = self._codec(fields, where)
         groups = tuple(group for group in path if group is not None)
         if len(groups) < len(path) or codec is None or not all(cuts) or not path:
@@ -158,7 +156,7 @@ class MappingReader:
         return [self._tensors(i, f"{where}: cuts", name, graph) for i in items]
 
     def _along(self, value: Value, where: str, count: int) -> list[str | None]:
-        """Return the groups that a model is cut along: an endpoint's, then servers."""
+        """Return the groups that a model is cut along: any, then servers."""
         where = f"{where}: path"
         items = self._problems.items(value, where, "[cam, fog, edge]")
         if len(items) != count:
@@ -168,8 +166,8 @@ class MappingReader:
                 "cuts make; name one for each part, from the source on",
             )
             return []
-        roles = ["endpoint", *["server"] * (count - 1)]
-        path = [self._side(i, where, r) for i, r in zip(items, roles, strict=True)]
+        path = [self.group_name(items[0], where)]
+        path += [self._server(item, where) for item in items[1:]]
         for index, group in enumerate(path):
             if group is not None and group in path[:index]:
                 self._problems.add(
@@ -179,13 +177,29 @@ class MappingReader:
                 )
         return path
 
-    def _side(self, value: Value, where: str, role: str) -> str | None:
+    def _tail(self, value: Value, where: str, head: str | None) -> str | None:
+        """Return the group of a tail: of servers, or the endpoints that have the head.
+
+        There the tail plays for those frames only that an early exit does not answer.
+        """
+        if head is None or value.data != head:
+            return self._server(value, where)
+        if self._groups[head].role == "server":
+            self._problems.add(
+                value.place,
+                f"{where}: '{head}' has the head as well; name another group of role "
+                "server, or map the model whole",
+            )
+            return None
+        return head
+
+    def _server(self, value: Value, where: str) -> str | None:
         name = self.group_name(value, where)
-        if name is not None and self._groups[name].role != role:
+        if name is not None and self._groups[name].role != "server":
             self._problems.add(
                 value.place,
                 f"{where}: '{name}' is of role {self._groups[name].role}; "
-                f"name a group of role {role}",
+                "name a group of role server",
             )
             return None
         return name

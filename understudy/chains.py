@@ -113,10 +113,21 @@ class Search:
 
     def _best(self, place: Place) -> Found:
         if place.kind == "local":
-            return Found(Partition((self.devices[0].part(None, None),)), ())
+            return Found(self._local(), ())
         ways = [w for w in self._ways[0] if w.place is place]
         found = [self._partition((w, *self._rests[1][w].ways)) for w in ways]
         return min(found, key=self._score)  # the first of equals: the plainest codec
+
+    def _local(self) -> Partition:
+        """Return all on the first device, what is behind its exit for some frames."""
+        here, early = self.devices[0], self.exit
+        whole = here.part(None, None)
+        at = [p for p in self.places if early and p.tensors == (early.tensor,)]
+        if early is None or not at:
+            return Partition((whole,))
+        head, tail = here.part(None, at[0]), here.part(at[0], None)
+        ms = head.ms + (1 - early.share) * tail.ms
+        return Partition((replace(whole, ms=ms),), exit=early)
 
     def _score(self, found: Found) -> tuple[float, float]:
         bad = sum(
@@ -226,10 +237,11 @@ def _bounds(
 def _follows(near: Place, far: Place) -> bool:
     """Say whether a device that was handed `near` can hand on `far`.
 
-    Nobody in a chain passes on answers that were made in front of it.
+    As a deployment can: nobody in a chain passes on answers that were made in front of
+    it; who gets a frame as it is prepares it.
     """
     if near.carried or far.carried:
         return False
-    if far is near:
-        return True
-    return far.kind not in REMOTE and near.nodes <= far.nodes
+    if far.kind in REMOTE:
+        return near.kind == "raw" and far.kind == "input"
+    return far is near or near.nodes <= far.nodes

@@ -39,7 +39,11 @@ class Violation:
 def violations(
     constraints: Constraints, found: Found, cost: Cost, search: Search
 ) -> Iterator[Violation]:
-    """Yield what a partition breaks."""
+    """Yield what a partition breaks, or why no deployment can be had of it."""
+    if any(place.kind == "jpeg" for place in found.places):
+        yield Violation("no deployment sends JPEG: a token has one size", 1.0)
+    if search.exit is not None and found.partition.exit is None:
+        yield Violation("in front of what the early exit reads", 1.0)
     if constraints.no_raw_input and any(place.raw_input for place in found.places):
         yield Violation("the raw input leaves the device", 1.0)
     limit = constraints.endpoint_ms_max

@@ -20,11 +20,13 @@ EXPLORATION_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a partition really took, in processes of this program.
+    """What a partition really took, in processes of this program or on a run's devices.
 
     Attributes:
         frames: That were answered, one at a time, behind the latencies.
         fps: With as many under way as the window holds; None: not tried.
+        endpoint_ms: Of the network on the first device, a frame; None: not known.
+        server_ms: The same on the others.
     """
 
     frames: int
@@ -32,6 +34,8 @@ class Measured:
     p50_ms: float
     p90_ms: float
     fps: float | None = None
+    endpoint_ms: float | None = None
+    server_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Row:
     Attributes:
         number: Of the place of its first crossing, in the order of the model; from 0.
         crossings: Of each link: label of the place and codec.
+        kinds: Of those places.
         source: Where its times come from: measured, interpolated, profile, modelled.
         score: What was to be small.
         excluded: Why the constraints forbid it; empty: they do not.
@@ -71,6 +76,7 @@ class Row:
     best: bool = False
     measured: Measured | None = None
     added: float = 0.0
+    kinds: tuple[Kind, ...] = ()
 
     @property
     def codec(self) -> str:

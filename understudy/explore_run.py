@@ -1,8 +1,9 @@
 """What a run has really seen, as input for exploring again.
 
-Devices that end write how long their actors took and what their links carry
-(`device.measured`). The profile of each device is scaled so that it agrees at the cut
-that ran: another cut then takes as much longer, or less, as this one did.
+Devices write every now and then how long their actors took and what their links carry
+(`device.measured`): a run may be up still, or have been killed. The profile of each
+device is scaled so that it agrees at the cut that ran: another cut then takes as much
+longer, or less, as this one did.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,9 @@ from understudy.records import Run
 from understudy.run_folder import read_run
 
 EVENT = "device.measured"
-MEASURED = tuple(EVENTS[EVENT].fields)
+MEASURED = tuple(
+    name for name, (kind, _) in EVENTS[EVENT].fields.items() if kind == "numbers"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +57,28 @@ def seen(folder: Path, subject: Subject) -> Seen:
 
     Raises:
         MisuseError: No run there.
-        UnderstudyError: It has no plan of this network, or no device ended in order.
+        UnderstudyError: It has no plan of this network, or no device ran for long.
     """
     run = read_run(folder)
     if run.plan is None:
         raise UnderstudyError(f"{folder}: its plan is gone; name a run that has it")
-    times = _times(run)
+    times = _times(run, run.plan.digest)
     if not times:
         raise UnderstudyError(
-            f"{folder}: no device has written what it measured; end devices with "
-            "Ctrl-C or SIGTERM, not SIGKILL"
+            f"{folder}: no device has written what it measured yet; look again when "
+            "they have run for some seconds"
         )
     mine = [
         name
         for name, actor in run.plan.graph.actors.items()
         if actor.type == ONNX_TYPE and _base(name) == subject.actor
     ]
-    here = [name for name in mine if _role(run.plan, name) == "endpoint"]
     there = [name for name in mine if _role(run.plan, name) == "server"]
     if not mine:
         raise UnderstudyError(
             f"{folder}: no '{subject.actor}' ran there; name a run of this network"
         )
+    endpoint_ms, server_ms = stage_ms(run, subject.actor, run.plan.digest)
     early = _early(subject)
     exits = (
         _mean_ms(times, [n for n in run.plan.graph.actors if _base(n) == name])
@@ -84,8 +87,8 @@ def seen(folder: Path, subject: Subject) -> Seen:
     return Seen(
         run=folder,
         tensors=_crossing(run.plan, there),
-        endpoint_ms=_mean_ms(times, here),
-        server_ms=_mean_ms(times, there),
+        endpoint_ms=endpoint_ms,
+        server_ms=server_ms,
         link=_link(run, folder),
         exit_share=_exit_share(run) if early else None,
         exit_ms=sum(filter(None, exits)),
@@ -112,10 +115,30 @@ def _role(plan: Plan, actor: str) -> str:
     return "" if device is None else plan.devices[device].role
 
 
-def _times(run: Run) -> dict[str, tuple[float, float]]:
+def stage_ms(run: Run, network: str, plan: str) -> tuple[float | None, float | None]:
+    """Return what a network took under a plan: ms a frame on endpoints, on servers.
+
+    Args:
+        run: What it left.
+        network: Name of its actor in the graph file.
+        plan: Digest.
+    """
+    found: dict[bool, dict[str, tuple[float, float]]] = {True: {}, False: {}}
+    endpoints = {stream.device for stream in run.streams}
+    for device, record in _measured(run, plan):
+        for actor, firings in record["firings"].items():
+            if _base(actor) == network:
+                at = found[device in endpoints]
+                count, ms = at.get(actor, (0.0, 0.0))
+                at[actor] = count + firings, ms + record["busy_ms"].get(actor, 0.0)
+    here, there = found[True], found[False]
+    return _mean_ms(here, [*here]), _mean_ms(there, [*there])
+
+
+def _times(run: Run, plan: str) -> dict[str, tuple[float, float]]:
     """Return firings and busy ms of each actor, over all lives of all devices."""
     found: dict[str, tuple[float, float]] = {}
-    for record in _measured(run):
+    for _, record in _measured(run, plan):
         for actor, firings in record["firings"].items():
             before = found.get(actor, (0.0, 0.0))
             busy_ms = record["busy_ms"].get(actor, 0.0)
@@ -123,22 +146,27 @@ def _times(run: Run) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _measured(run: Run) -> Iterator[Mapping[str, Mapping[str, float]]]:
-    """Yield the numbers that devices left.
+def _measured(
+    run: Run, plan: str
+) -> Iterator[tuple[str, Mapping[str, Mapping[str, float]]]]:
+    """Yield (device, the last numbers that it left under a plan) of each life.
 
     Raises:
         UnderstudyError: They are none.
     """
     for device in run.devices:
-        for event in device.events:
-            if event.name == EVENT:
-                fields = event.fields
-                if not all(_numbers(fields.get(name)) for name in MEASURED):
-                    raise UnderstudyError(
-                        f"{device.path}:{event.line}: not what a device measured; name "
-                        "a folder that a run wrote"
-                    )
-                yield cast(Mapping[str, Mapping[str, float]], fields)
+        last: Mapping[str, object] | None = None
+        for event in device.named(EVENT):
+            fields = event.fields
+            if not all(_numbers(fields.get(name)) for name in MEASURED):
+                raise UnderstudyError(
+                    f"{device.path}:{event.line}: not what a device measured; name "
+                    "a folder that a run wrote"
+                )
+            if plan in str(fields.get("plan", "")).split(", "):
+                last = fields
+        if last is not None:
+            yield device.device, cast(Mapping[str, Mapping[str, float]], last)
 
 
 def _numbers(value: object) -> bool:
@@ -167,7 +195,8 @@ def _link(run: Run, folder: Path) -> Link | None:
     """Return the slowest link that was learned, with its least round trip."""
     rates: list[float] = []
     trips: list[float] = []
-    for record in _measured(run):
+    assert run.plan is not None
+    for _, record in _measured(run, run.plan.digest):
         rates += record["bytes_s"].values()
         trips += record["rtt_ms"].values()
     if not rates:

@@ -47,7 +47,8 @@ def _opening(exploration: Exploration) -> Iterator[str]:
         early = exploration.exit
         yield (
             f"  early exit at {early.tensor}: {early.share:.0%} of the frames, "
-            f"{early.ms:g} ms; figures are means over frames"
+            f"{early.ms:.3g} ms; figures are means over frames"
+            f"{'' if early.share else ' (say how many with --exit-share)'}"
         )
 
 

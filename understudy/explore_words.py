@@ -170,17 +170,29 @@ def read_devices(
     ]
 
 
-def early_exit(subject: Subject, share: float | None, ms: float) -> Exit | None:
-    """Return the early exit of what is explored, if it has one and its share is given.
+def early_exit(
+    subject: Subject, share: float | None, ms: float | None, endpoint: Device
+) -> Exit | None:
+    """Return the early exit of what is explored, if it has one.
+
+    Args:
+        subject: What is explored.
+        share: Of the frames that it answers; None: not known, taken for none.
+        ms: That it takes; None: see `understudy.exit_time`.
+        endpoint: Where it runs.
 
     Raises:
         MisuseError: A share is given for what has no exit.
     """
-    if share is None:
+    if share is None and not subject.exit_tensor:
         return None
     if not subject.exit_tensor:
         raise MisuseError(
             f"--exit-share: {subject.model.where} has no early exit; explore a graph "
             "file with `exits`"
         )
-    return Exit(subject.exit_tensor, share, ms)
+    if ms is None:
+        from understudy.exit_time import exit_ms
+
+        ms = exit_ms(subject, endpoint.profile) * endpoint.factor
+    return Exit(subject.exit_tensor, share or 0.0, ms)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from dataflow.cores import cores_text
 from dataflow.errors import MisuseError, UnderstudyError
-from understudy.candidates import frame_shape
+from graphs.split import needed
+from understudy.candidates import REMOTE, frame_shape
 from understudy.exploration import Exploration, Row
 from understudy.explore_subject import Subject
 from understudy.explored_graph import NETWORK, PACK, PREPARE, SINK, SOURCE, write_graph
@@ -114,14 +115,11 @@ def _deployment(
     script: Script,
     sessions: Sequence[SessionFacts],
 ) -> list[str]:
-    last = servers[-1] if servers else ENDPOINT
     deadline_ms = max(DEADLINE_MS_MIN, 5 * row.cost.total_ms)
-    before, behind, answering, ends = _around(subject)
+    _, _, answers, ends = _around(subject)
     graph = "graph.yaml"
     if subject.graph is not None:
         graph = os.path.relpath(subject.graph.path, folder)
-    first = last if row.kind == "raw" else ENDPOINT
-    network = _placed(row, servers, exits=bool(subject.exit_tensor))
     return [
         f"# {subject.model.where}, cut at: {row.label}",
         f"# Expected: {row.cost.total_ms:.4g} ms a frame, at most "
@@ -133,11 +131,12 @@ def _deployment(
         *_device_lines(servers, sessions),
         "map:",
         *(f"  {_quoted(name)}: {ENDPOINT}" for name in ends),
-        *(f"  {_quoted(name)}: {first}" for name in before),
-        f"  {_quoted(subject.actor)}: {network}",
-        *(f"  {_quoted(name)}: {last}" for name in behind),
+        *(
+            f"  {_quoted(name)}: {where}"
+            for name, where in placed(subject, row, ENDPOINT, servers).items()
+        ),
         "failover:",
-        f"  order: [{_quoted(answering)}]",
+        f"  order: [{_quoted(answers)}]",
         f"  deadline_ms: {deadline_ms:.0f}",
         f"  window: {script.window}",
     ]
@@ -170,41 +169,83 @@ def _computing(session: SessionFacts | None) -> str:
     return text
 
 
-def _placed(row: Row, servers: Sequence[str], *, exits: bool) -> str:
+def placed(
+    subject: Subject, row: Row, endpoint: str, servers: Sequence[str]
+) -> dict[str, str]:
+    """Return where the network runs, what feeds it and what it feeds.
+
+    Args:
+        subject: What was explored.
+        row: The partition.
+        endpoint: Name of the device with the source.
+        servers: Names of the others that the partition needs, in the chain's order.
+
+    Returns:
+        Actor -> its place, as the text that a mapping has.
+
+    Raises:
+        UnderstudyError: A deployment cannot do what the row says.
+    """
+    before, behind, _, _ = _around(subject)
+    last = servers[-1] if servers else endpoint
+    first = servers[0] if row.kinds[:1] == ("raw",) else endpoint
+    return {
+        **dict.fromkeys(before, first),
+        subject.actor: _network(subject, row, (endpoint, *servers)),
+        **dict.fromkeys(behind, last),
+    }
+
+
+def answering(subject: Subject) -> str:
+    """Return the actor of the subject's graph that answers."""
+    return _around(subject)[2]
+
+
+def _network(subject: Subject, row: Row, devices: Sequence[str]) -> str:
     """Return where the network runs, as a mapping has it.
+
+    Args:
+        subject: What was explored.
+        row: The partition.
+        devices: Those of the chain that it uses, from the source on.
 
     Raises:
         UnderstudyError: A deployment cannot say it.
     """
-    kinds = (row.kind,) if row.kind != "chain" else ()
-    if exits and row.pieces.exit is None:
+    early = subject.exit_tensor
+    if early and row.kind == "local":
+        here = devices[0]
+        return f"{{cut: {_quoted(early)}, head: {here}, tail: {here}}}"
+    if early and not _makes(subject, row, early):
         raise UnderstudyError(
             f"{row.label}: the early exit reads a tensor behind it, and it is decided "
             "on the endpoint for every frame; choose a cut behind that tensor"
         )
-    if "jpeg" in kinds:
+    if "jpeg" in row.kinds:
         raise UnderstudyError(
-            f"{row.label}: no actor makes JPEG; write an actor of your own for it"
+            f"{row.label}: a token has one size, and a JPEG has not; send the frame as "
+            "it is, with codec zstd"
         )
-    if "local" in kinds:
-        return ENDPOINT
-    if "raw" in kinds or "input" in kinds:
-        return servers[-1]
-    codecs = {codec for _, codec in row.crossings}
-    cuts = [crossing.tensors for crossing in row.pieces.crossings]
-    remote = [label for label, _ in row.crossings if row.depth == 0]
-    if remote or len(set(cuts)) < len(cuts) or len(codecs) > 1:
-        raise UnderstudyError(
-            f"{row.label}: a device of the chain computes nothing, or codecs differ, "
-            "which a deployment does not have; leave that device out"
-        )
-    (codec,) = codecs
+    # Who only gets the frame, or prepares it and hands that on, has no part of it.
+    passed = sum(kind in REMOTE for kind in row.kinds)
+    path = devices[passed:]
+    if len(path) == 1:
+        return path[0]
+    crossings = row.pieces.crossings[passed:]
+    (codec,) = {crossing.codec for crossing in crossings}
     coded = "" if codec == "none" else f", codec: {codec}"
+    cuts = [_listed(crossing.tensors) for crossing in crossings]
     if len(cuts) == 1:
-        cut = _listed(cuts[0])
-        return f"{{cut: {cut}, head: {ENDPOINT}, tail: {servers[0]}{coded}}}"
-    listed = ", ".join(_listed(cut) for cut in cuts)
-    return f"{{cuts: [{listed}], path: [{', '.join((ENDPOINT, *servers))}]{coded}}}"
+        return f"{{cut: {cuts[0]}, head: {path[0]}, tail: {path[1]}{coded}}}"
+    return f"{{cuts: [{', '.join(cuts)}], path: [{', '.join(path)}]{coded}}}"
+
+
+def _makes(subject: Subject, row: Row, tensor: str) -> bool:
+    """Say whether the first device makes `tensor`."""
+    if row.kinds[0] in REMOTE:
+        return False
+    model = subject.model
+    return model.producer[tensor] in needed(model, row.tensors, ())
 
 
 def _listed(tensors: Sequence[str]) -> str:

@@ -170,8 +170,6 @@ def _row(number: int, found: Found, search: Search, broken: Sequence[Violation])
     added = max((d.added(p) for p in found.places for d in used), default=0.0)
     if added > ADDED_MAX:
         notes.append(f"costs {100 * added:.0f} % in itself")
-    if search.exit is not None and found.partition.exit is None and found.places:
-        notes.append("in front of what the early exit reads")
     return Row(
         number=number,
         label=" | ".join(p.label for p in found.places) or place.label,
@@ -190,6 +188,7 @@ def _row(number: int, found: Found, search: Search, broken: Sequence[Violation])
         pieces=found.partition,
         excluded=tuple(violation.text for violation in broken),
         added=added,
+        kinds=tuple(p.kind for p in found.places),
     )
 
 

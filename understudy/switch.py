@@ -39,26 +39,32 @@ def switch(run_folder: Path, deployment: Path, say: Say) -> None:
         MisuseError: No such files.
         UnderstudyError: The plan cannot follow, or some device refused it.
     """
+    with TemporaryDirectory() as scratch:
+        switch_to(
+            run_folder, compile_deployment(deployment, Path(scratch) / "plan"), say
+        )
+
+
+def switch_to(run_folder: Path, new: Plan, say: Say) -> None:
+    """Let the run in `run_folder` go on under a compiled plan; see `switch`."""
     folder = plan_folder(run_folder)
     old = read_plan(folder)
-    with TemporaryDirectory() as scratch:
-        new = compile_deployment(deployment, Path(scratch) / "plan")
-        if new.digest == old.digest:
-            raise UnderstudyError(
-                f"{run_folder}: plays this plan already ({new.digest[:12]}); give "
-                "another deployment of the same streams"
-            )
-        endpoints = _endpoints(old)
-        if endpoints != _endpoints(new):
-            raise UnderstudyError(
-                f"{deployment}: has the endpoints {_listed(_endpoints(new))}, the run "
-                f"has {_listed(endpoints)}; those of a run stay the same"
-            )
-        for name in endpoints:
-            check_follows([old], [new], name)
-        news = Tail(run_folder)
-        list(news.news())
-        put(new, folder)
+    if new.digest == old.digest:
+        raise UnderstudyError(
+            f"{run_folder}: plays this plan already ({new.digest[:12]}); give "
+            "another deployment of the same streams"
+        )
+    endpoints = _endpoints(old)
+    if endpoints != _endpoints(new):
+        raise UnderstudyError(
+            f"{new.name}: has the endpoints {_listed(_endpoints(new))}, the run "
+            f"has {_listed(endpoints)}; those of a run stay the same"
+        )
+    for name in endpoints:
+        check_follows([old], [new], name)
+    news = Tail(run_folder)
+    list(news.news())
+    put(new, folder)
     try:
         _wait(news, new, endpoints, say)
     except BaseException:

@@ -1,7 +1,13 @@
 """Exploring for real: partitions that run as processes, and runs that are explored."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dataflow.errors import MisuseError, UnderstudyError
+from dataflow.plan import read_plan
 from tests.support.light import real_models
 from tests.support.profiles import profile_of
 from tests.support.run import outcome, played
@@ -19,7 +26,7 @@ from understudy.cli import main
 from understudy.costs import Link
 from understudy.exploration import Row
 from understudy.explore_measure import measured
-from understudy.explore_run import scaled, seen
+from understudy.explore_run import Seen, scaled, seen
 from understudy.explore_subject import Subject, read_subject
 from understudy.explore_words import parse_link
 from understudy.explored_deployment import Script, write_deployment
@@ -184,6 +191,81 @@ def test_gated_run_tells_how_often_the_exit_answers() -> None:
     assert found.exit_share is not None
     assert 0 < found.exit_share < 1
     assert found.exit_ms > 0
+
+
+ONE_BY_ONE = """\
+understudy: 1
+deployment: one-by-one
+graph: digits.yaml
+devices:
+  cam: {role: endpoint}
+  edge: {role: server, listen: "tcp://127.0.0.1:PORT"}
+map:
+  camera: cam
+  prep: cam
+  net: {cut: features2, head: cam, tail: edge}
+  exit1: cam
+  exit2: cam
+  result: cam
+failover:
+  order: [{net: edge}, exit2]
+  deadline_ms: 2000
+"""
+
+
+@contextmanager
+def up(deployment: str, folder: Path) -> Iterator[None]:
+    """Run a deployment until it has measured itself and beyond; end it in order."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "understudy", "up", deployment, "--run", folder],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def seen_now(folder: Path, subject: Subject) -> Seen:
+    """Wait until a run that is up has measured both sides of its cut."""
+    end_s = time.monotonic() + 60
+    while True:
+        with suppress(UnderstudyError):
+            found = seen(folder, subject)
+            if found.endpoint_ms and found.server_ms:
+                return found
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+
+
+def test_partitions_are_played_on_a_run_that_goes_on(here: Path) -> None:
+    """Those that the constraints leave; before and after, the run tells what it saw."""
+    port = str(free_ports(1))
+    Path("one.yaml").write_text(ONE_BY_ONE.replace("PORT", port))
+    subject = read_subject(Path("digits.yaml"))
+    with up("one.yaml", here / "run"):
+        assert seen_now(here / "run", subject).tensors == ("features2",)
+        before = read_plan(here / "run" / "plan").digest
+        run("explore", "digits.yaml", "--endpoint", "pi.json", "--server", "lab.json",
+            "--link", "1mbit,9ms", *LIMITS, "--on", "run", "--json", "on.json",
+            )  # fmt: skip
+        assert read_plan(here / "run" / "plan").digest == before
+        assert seen_now(here / "run", subject).tensors == ("features2",)
+    rows = json.loads(Path("on.json").read_text())["panels"][0]["rows"]
+    tried = [row for row in rows if row["measured"] is not None]
+    # On a busy machine a server may not be ready in time: that one is left out.
+    assert {row["label"] for row in tried} - {"features2"}
+    for row in tried:
+        assert row["measured"]["frames"] == 40
+        assert row["measured"]["endpoint_ms"] > 0
+        assert row["measured"]["server_ms"] > 0
+    found, verdict = outcome(here / "run")
+    assert verdict.kept, verdict.violations
+    (stream,) = found.streams
+    assert len(stream.switched) >= len(tried)
 
 
 def test_run_of_another_network_is_refused() -> None:

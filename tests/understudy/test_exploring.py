@@ -302,8 +302,12 @@ def test_exit_counts_only_where_what_it_reads_is_made(digits: Model) -> None:
     found = panel(explore(digits, wish(digits, exit=early)))
     for row in found.rows:
         has = row.pieces.exit is not None
-        made = every[row.number].makes(early.tensor) and row.kind != "local"
-        assert has == made, row.label
+        assert has == every[row.number].makes(early.tensor), row.label
+        assert has or row.excluded
+    local = next(row for row in found.rows if row.kind == "local")
+    head = next(row for row in found.rows if row.tensors == cut.tensors)
+    head_ms = head.pieces.parts[0].ms  # of 20 ms, the rest for every second frame
+    assert local.pieces.parts[0].ms == pytest.approx(head_ms + 0.5 * (20 - head_ms))
 
 
 def test_profile_of_another_model_is_refused(digits: Model) -> None:

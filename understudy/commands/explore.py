@@ -92,7 +92,11 @@ if TYPE_CHECKING:
     type=Finite(0, 1),
     help="Of frames that the early exit of a graph file answers.",
 )
-@click.option("--exit-ms", type=Finite(0), default=0.0, help="That the exit takes.")
+@click.option(
+    "--exit-ms",
+    type=Finite(0),
+    help="That the exit takes; default: its share of the network's time, timed here.",
+)
 @click.option(
     "--write", "folder", type=PATH, help="Write the best as files for `up` there."
 )
@@ -100,6 +104,13 @@ if TYPE_CHECKING:
     "--measure",
     is_flag=True,
     help="Run the best, all local and the raw frame, as processes here, links shaped.",
+)
+@click.option(
+    "--on",
+    "live_run",
+    type=PATH,
+    metavar="RUN",
+    help="Play the best on the devices of that run, which is up, and switch it back.",
 )
 @click.option("--all", "everything", is_flag=True, help="Print every partition.")
 @click.option("--json", "json_file", type=PATH, help="Write all of it there.")
@@ -128,9 +139,10 @@ def explore(
     jpeg_bytes: int | None,
     answer_bytes: int | None,
     exit_share: float | None,
-    exit_ms: float,
+    exit_ms: float | None,
     folder: Path | None,
     measure: bool,
+    live_run: Path | None,
     everything: bool,
     json_file: Path | None,
     csv_file: Path | None,
@@ -161,14 +173,21 @@ def explore(
     devices = words.read_devices(profiles, {} if slow is None else {first: slow})
     subject = read_subject(model, devices[0].profile.model.dims)
     found = [words.parse_link(link) for link in links]
-    early = words.early_exit(subject, exit_share, exit_ms)
+    early = None
     if run_folder is not None:
         from understudy.explore_run import early_exit_of, scaled, seen
 
         was = seen(run_folder, subject)
         devices = scaled(devices, subject, was)
         found = found or ([was.link] if was.link else [])
-        early = early or early_exit_of(subject, was)
+        early = early_exit_of(subject, was) if exit_share is None else None
+    elif live_run is not None and not found:
+        from understudy.explore_run import seen
+
+        link = seen(live_run, subject).link
+        found = [] if link is None else [link]
+    if early is None:
+        early = words.early_exit(subject, exit_share, exit_ms, devices[0])
     wish = Wish(
         devices=devices,
         links=[found] if chain else [[link] for link in found],
@@ -189,6 +208,8 @@ def explore(
     result = explored(subject.model, wish)
     if measure:
         result = _measured(result, subject)
+    if live_run is not None:
+        result = _played(result, subject, live_run)
     show(result, everything=everything)
     if json_file is not None:
         write_file(json_file, json.dumps(result.to_json(), indent=1) + "\n")
@@ -217,6 +238,24 @@ def _measured(result: "Exploration", subject: "Subject") -> "Exploration":
 
             result = measured(result, panel, subject, rows, throughput=True, tell=tell)
     return result
+
+
+def _played(
+    result: "Exploration", subject: "Subject", run_folder: Path
+) -> "Exploration":
+    """Play the candidates of the first panel on the devices of a run."""
+    from understudy.explore_played import played, to_play
+
+    panel = result.panels[0]
+    with Stoppable():
+        return played(
+            result,
+            panel,
+            subject,
+            to_play(panel),
+            run_folder,
+            tell=lambda text: click.echo(f"{run_folder}: {text}", err=True),
+        )
 
 
 def _profiles(
