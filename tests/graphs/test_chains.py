@@ -190,10 +190,21 @@ def test_whole_actors_on_groups_in_a_row_are_a_chain_too(
     assert graph.regions[0].branches[0].row == "fog.0+edge.0"
 
 
+def test_servers_alone_may_share_a_network(chain: Callable[..., Path]) -> None:
+    """The endpoint sends its frame, to the server that prepares it and has the head."""
+    cut = "{cuts: [features1, features2], path: [cam, fog, edge]}"
+    mapped = (cut, "{cuts: [features2], path: [fog, edge]}"), ("prep: cam", "prep: fog")
+    graph = expanded(chain(*mapped, ("  exit1: cam\n", ""), ("[net, exit1]", "[net]")))
+    assert check(graph) == []
+    models = [actor for actor in graph.actors.values() if actor.type == "onnx"]
+    placed = {(a.name.partition("[")[0], str(a.device)[:-2]) for a in models}
+    assert placed == {("net.head", "fog"), ("net.tail", "edge")}
+
+
 WRONG = {
     "the 3 parts that 2 cuts make": ("path: [cam, fog, edge]", "path: [cam, fog]"),
     "'fog' stands there before": ("path: [cam, fog, edge]", "path: [cam, fog, fog]"),
-    "'fog' is of role server": ("path: [cam, fog, edge]", "path: [fog, edge, edge]"),
+    "'cam' is of role endpoint": ("path: [cam, fog, edge]", "path: [fog, cam, edge]"),
     "does not lie behind the cut 'features2'": (
         "[features1, features2]", "[features2, features1]"
     ),
