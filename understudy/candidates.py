@@ -244,7 +244,9 @@ class Device:
             ms, error_ms, memory_mb = self._between(_inner(start), _inner(end))
         around_ms = self._around_ms(start, end, ms * self.factor)
         ms, error_ms = self.ms(ms), self.ms(error_ms)
-        error_ms = math.hypot(error_ms, self.profile.paced.error * ms)
+        profile = self.profile
+        added_ms = profile.runtime.error_ms * self.factor
+        error_ms = math.hypot(error_ms, profile.paced.error * ms, added_ms)
         return Part(self.name, ms, error_ms, memory_mb, around_ms, self.message_ms)
 
     def ms(self, least_ms: float) -> float:

@@ -122,8 +122,9 @@ def _deployment(
         graph = os.path.relpath(subject.graph.path, folder)
     return [
         f"# {subject.model.where}, cut at: {row.label}",
-        f"# Expected: {row.cost.total_ms:.4g} ms a frame, at most "
-        f"{row.cost.fps:.4g} frames/s ({row.source}).",
+        f"# Expected: {row.cost.total_ms:.4g} ms a frame (p50, within "
+        f"{row.cost.error_ms:.2g}){_over(row)}, at most {row.cost.fps:.4g} frames/s "
+        f"({row.source}).",
         "understudy: 1",
         f"deployment: {_quoted(Path(subject.model.where).stem)}",
         f"graph: {_quoted(graph)}",
@@ -140,6 +141,11 @@ def _deployment(
         f"  deadline_ms: {deadline_ms:.0f}",
         f"  window: {script.window}",
     ]
+
+
+def _over(row: Row) -> str:
+    links = ", ".join(link.name for link in row.pieces.links)
+    return f" over {links}" if links else ""
 
 
 def _device_lines(

@@ -251,7 +251,7 @@ def _why(rows: Sequence[Row], best: Row) -> str:
     local = next(row for row in rows if row.kind == "local")
     equals = [row.label for row in rows if row.tie and row is not best]
     equals = [label for label in equals if label != best.label]
-    ms = f"{best.cost.total_ms:.4g} ms"
+    ms = f"{best.cost.total_ms:.4g} ms (p50, within {best.cost.error_ms:.2g})"
     if best.kind == "local":
         text = f"do not split: {ms} all local"
     elif local.excluded:

@@ -1,7 +1,7 @@
 """How long a frame takes from end to end, as `explore` predicts it and as it is.
 
     python -m tests.bench.explored [MODEL ...] [--link 100] [--rounds 2] [--cuts 6]
-                                   [--up] [--json FILE]
+                                   [--frames 30] [--up] [--json FILE]
 
 Partitions are run as two processes over a link that the fault proxy shapes to 100 or 16
 Mbit/s, frames one at a time: the best, all local, the raw frame, and useful cuts spread
@@ -54,7 +54,6 @@ LINKS = {
     16: Link("16mbit,5ms", 16, 16, 5),
 }
 BUDGET_PERCENT = 10.0
-FRAMES = 30
 UP_S = 6.0
 
 
@@ -89,7 +88,7 @@ def chosen(panel: Panel, cuts: int) -> list[Row]:
 
 
 def tried(
-    subject: Subject, path: Path, link: Link, rounds: int, cuts: int
+    subject: Subject, path: Path, link: Link, *, rounds: int, cuts: int, frames: int
 ) -> list[Tried]:
     found: dict[int, Tried] = {}
     for _ in range(rounds):
@@ -100,7 +99,7 @@ def tried(
         if not found:
             found = {row.number: Tried(row) for row in chosen(panel, cuts)}
         rows = [row for row in panel.rows if row.number in found]
-        result = measured(exploration, panel, subject, rows, frames=FRAMES)
+        result = measured(exploration, panel, subject, rows, frames=frames)
         for row in result.panels[0].rows:
             if row.measured is not None:
                 found[row.number].predicted_ms.append(row.cost.total_ms)
@@ -195,6 +194,7 @@ def main() -> None:
     parser.add_argument("--link", type=int, choices=LINKS, help="only this, Mbit/s")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cuts", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--up", action="store_true", help="run the best with `up`")
     options = parser.parse_args()
     print(conditions("endpoint", "server", "proxy"))
@@ -208,7 +208,14 @@ def main() -> None:
             show(title, tables[title])
             continue
         for link in links:
-            every = tried(subject, path, link, options.rounds, options.cuts)
+            every = tried(
+                subject,
+                path,
+                link,
+                rounds=options.rounds,
+                cuts=options.cuts,
+                frames=options.frames,
+            )
             title = f"{path.name} over {link.name}"
             tables[title] = list(figures(every))
             show(title, tables[title])

@@ -1,6 +1,7 @@
 """What `explore --write` writes is what `check` and `up` take."""
 
 import json
+import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -143,6 +144,10 @@ def test_best_is_written_and_answers_frames() -> None:
                         "--max-endpoint-ms", "19", "--write", "out"])  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "understudy up out/deployment.yaml" in result.output
+    written = Path("out/deployment.yaml").read_text()
+    assert re.search(
+        r"# Expected: [\d.]+ ms a frame \(p50, within [\d.]+\) over 1mbit", written
+    )
     result = run(main, ["up", "out/deployment.yaml", "--run", "run", "--seconds", "1",
                         "--json", "run.json"])  # fmt: skip
     assert result.exit_code == 0, result.output
