@@ -122,7 +122,9 @@ def link_measured(link: Link | None) -> Link:
     command = [sys.executable, "-m", "understudy", "profile", "--listen"]
     with (
         subprocess.Popen(
-            [*command, f"{HOST}:{target}", "--seconds", "60"], stdout=subprocess.PIPE
+            [*command, f"{HOST}:{target}", "--seconds", "60"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         ) as process,
         Proxy() as proxy,
     ):
