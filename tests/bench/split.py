@@ -13,8 +13,9 @@ that of a whole frame with several under way, as many as the plan's window; both
 / script, median over the batches.
 
 The models are the shipped digits (a split of microseconds: it shows what a frame costs
-us, not what splitting costs) and, if UNDERSTUDY_DATA names a folder that has it, the
-vehicle CNN.
+us, not what splitting costs) and, if UNDERSTUDY_DATA names a folder that has them, the
+vehicle CNN (2 ms), MobileNetV2 and YOLOX-Nano (tens of ms), each cut where `understudy
+explore` recommends.
 """
 
 import statistics
@@ -44,7 +45,7 @@ from tests.bench.common import (
     warn_if_void,
     write,
 )
-from tests.bench.models import make_plan, models
+from tests.bench.models import make_split, networks
 from tests.bench.side_by_side import (
     CALL,
     NEVER_HZ,
@@ -61,7 +62,7 @@ from understudy.launch import free_ports
 
 MODULE = "tests.bench.split"
 BUDGET = 1.05
-FRAMES = {"digits": 100, "vehicle": 10}
+FRAMES = {"digits": 100, "vehicle": 10, "mobilenet": 4, "yolox": 4}
 CAMERA, PREP, HEAD = "camera[cam.0]", "prep[cam.0]", "net.head[cam.0]"
 TAIL = "net.tail[cam.0]@edge.0"
 OURS: dict[str, type[Behaviour]] = {"images": asked(Images), "results": Asked}
@@ -167,7 +168,7 @@ def measure(
 
 def figures(model: str, pairs: int, batches: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
-        plan = make_plan(model, Path(name), camera={"rate_hz": NEVER_HZ})
+        plan = make_split(model, Path(name), camera={"rate_hz": NEVER_HZ})
         window = plan.graph.regions[0].window
         one = measure(model, 1, pairs, batches, plan.folder)
         several = measure(model, window, pairs, batches, plan.folder)
@@ -195,11 +196,11 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--batches", type=int, default=30)
-    parser.add_argument("--model", choices=models(), action="append")
+    parser.add_argument("--model", choices=networks(), action="append")
     chosen = parser.parse_args()
     print(conditions("endpoint", "server"))
     tables: dict[str, Any] = {}
-    for model in chosen.model or models():
+    for model in chosen.model or networks():
         title = (
             f"{model}: {chosen.pairs} pairs of processes, each {chosen.batches} "
             f"batches of {FRAMES[model]} frames"
