@@ -23,11 +23,13 @@ from dataflow.meters import StreamMeter
 from dataflow.parts import StreamPart
 from dataflow.wire.codecs import Change
 from dataflow.wire.header import Header, Kind, Nack, microseconds
-from dataflow.wire.ledger import Action, Ledger, Overdue, Start
+from dataflow.wire.iterations import Action, Overdue, Start
+from dataflow.wire.ledger import Ledger
 from dataflow.wire.link import Link
 from dataflow.wire.timers import SLOW_FACTOR
 
 _TOKEN, _NACK = Kind.TOKEN, Kind.NACK  # 0.1 us each to look up in Python 3.11
+_new = tuple.__new__  # a constructor of a NamedTuple takes twice as long
 
 
 class Outbox(Protocol):
@@ -142,14 +144,14 @@ class Attempts:
             self._events.rejected["attempt"] += 1
             return  # it was never asked that
         asked_s = branch.asked_s.pop(frame, None)
-        branch.expected_s.pop(frame, None)
+        if branch.expected_s:
+            branch.expected_s.pop(frame, None)
         if header.kind is _NACK:
             self._nacked(branch, header, now_s)
             return
         # An answer too late to count still tells how long the server takes.
         if asked_s is not None:
-            branch.service.add(now_s - asked_s, now_s)
-            branch.easing.answered()
+            branch.answered(now_s - asked_s, now_s)
         if branch.chosen is not None:
             branch.chosen.answered(header, now_s)
         try:
@@ -282,11 +284,11 @@ class Attempts:
         if codec:
             payload_bytes = sum(memoryview(frame).nbytes for frame in frames)
         iteration, row, attempt, budget_s, _ = start
-        header = Header(
+        header = _new(Header, (
             _TOKEN, link.session, number, 0, attempt, row, codec, len(frames),
             self._incarnation, branch.part.branch.segment, iteration,
             link.take_ordinal(number), 0, microseconds(budget_s), 0, 0, payload_bytes,
-        )  # fmt: skip
+        ))  # fmt: skip
         expected_s = branch.wait_s(clock_s())
         asked_s = self._ledger.started_s(iteration, attempt)
         if not self._outbox.send_token(link, header, frames):
@@ -294,7 +296,8 @@ class Attempts:
             return
         if asked_s is not None:
             branch.asked_s[iteration] = asked_s
-            branch.expected_s[iteration] = expected_s
+            if expected_s:
+                branch.expected_s[iteration] = expected_s
         if branch.chosen is not None:
             name = branch.chosen.sent(header, packed_s, clock_s())
             self._meter.codecs[link.peer, name] += 1

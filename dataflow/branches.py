@@ -125,13 +125,18 @@ class RemoteBranch:
         return (
             self.link.takes(self.number)
             and len(self.asked_s) < self.easing.room
-            and self.reachable
+            and (not self._ways or self.reachable)
         )
 
     @property
     def reachable(self) -> bool:
         """No server behind the first is known to be lost."""
         return not self._ways or not self.link.first_lost(self._ways)
+
+    def answered(self, took_s: float, now_s: float) -> None:
+        """The peer answered what it was asked so long ago."""
+        self.service.add(took_s, now_s)
+        self.easing.answered()
 
     def hop_lost(self) -> None:
         """One of the servers behind the first did not take a token."""

@@ -95,6 +95,8 @@ class Device:
         self._loading: Loading | None = None
         self._due_s = 0.0
         """When somebody has something to do next."""
+        self._switch_s = 0.0
+        """The same of the plans that are played."""
         self._stop_s: float | None = None
         self._greeting_until_s = 0.0
         self._ready_s = self._measured_s = _NEVER_S
@@ -103,7 +105,7 @@ class Device:
         """Every segment is here, and every actor is made or being made."""
         self._begun = False
         self._prepared = False
-        """Loaded and begun: nothing is left to do but to run."""
+        """Loaded and begun, and no segment missing: nothing is left but to run."""
         self._loaded = False
         self._state = "loading"
 
@@ -144,7 +146,7 @@ class Device:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
             self._load()
-            while not self._finished(clock_s()):
+            while not self._finished():
                 self._turn()
             for links in self._links:
                 links.bye()
@@ -196,15 +198,15 @@ class Device:
 
     def _turn(self) -> None:
         """Wait for the next thing to happen, and let everybody act on it."""
-        timeout_s = min(self._due_s, self._executor.due_s) - clock_s()
+        executor, switching = self._executor, self._switching
+        assert switching is not None, "it was loaded"
+        timeout_s = min(self._due_s, executor.due_s) - clock_s()
         for event in self._transport.poll(timeout_s):
             self._receive(event, clock_s())
-        if caught := self._signals.take():
-            self._heed(caught)
-        self._executor.step()
+        executor.step()
         now_s = clock_s()
         due_s = now_s + LOOK_UP_S
-        if not self._prepared or self._segments.missing:
+        if not self._prepared:
             due_s = min(due_s, self._prepare(now_s))
         if self._keys is not None:
             self._key_watch.tick(self._links, now_s)
@@ -212,24 +214,27 @@ class Device:
             due_s = min(due_s, self._stop_s)
         if self._host is not None:
             due_s = min(due_s, self._host.tick(now_s))
-        for stream in self._streams:
+        for stream in switching.streams:
             due_s = min(due_s, stream.tick(clock_s()))
-        due_s = min(due_s, self._switch(now_s))
+        if switching.busy or now_s >= self._switch_s:
+            self._switch_s = self._switch(switching, now_s)
+        due_s = min(due_s, self._switch_s)
         # Last: what could not be sent above is known to its link by now.
-        for links in self._links:
+        for links in switching.links:
             due_s = min(due_s, links.tick(clock_s()))
         self._due_s = due_s
         if now_s >= self._measured_s:
             self._tell_measured()
-        self._executor.hand_over()
+        executor.hand_over()
 
-    def _switch(self, now_s: float) -> float:
+    def _switch(self, switching: Switching, now_s: float) -> float:
         """Go on with what another plan needs; return when there is more to do."""
-        if self._switching is None or self._state == "loading":
-            return _NEVER_S
-        if self._streams and not self._begun:
-            return _NEVER_S
-        return self._switching.tick(now_s)
+        if self._state == "loading" or (self._streams and not self._begun):
+            return now_s + LOOK_UP_S
+        due_s = switching.tick(now_s)
+        # It may need segments that are not here.
+        self._prepared = self._prepared and not self._segments.missing
+        return due_s
 
     def _prepare(self, now_s: float) -> float:
         """Load, and start the sources; return when there is more to do."""
@@ -238,11 +243,12 @@ class Device:
         get_s = self._get_segments(now_s)
         loading = self._loading is not None
         begun = self._begun or not self._streams
-        self._prepared = self._complete and not loading and begun
+        missing = bool(self._segments.missing)
+        self._prepared = self._complete and not (loading or missing) and begun
         return min(get_s, now_s + LOOK_S) if loading else get_s
 
-    def _finished(self, now_s: float) -> bool:
-        if self._stop_s is not None and now_s >= self._stop_s:
+    def _finished(self) -> bool:
+        if self._stop_s is not None and clock_s() >= self._stop_s:
             for stream in self._streams:
                 stream.end()
             if not self._streams:
@@ -390,6 +396,8 @@ class Device:
                     return
         elif event.fd == self._executor.wake_fd:
             self._executor.collect()
+            while caught := self._signals.take():
+                self._heed(caught)
         else:
             self._transport.unwatch(event.fd)
             self._stop("end of standard input")

@@ -247,14 +247,17 @@ class Executor:
 
     def _add(self, turns: Turns[_Job], job: _Job) -> None:
         chain = id(job.chain)
+        batching, latest_s = self._batching.get(chain, ALONE), _NEVER_S
+        if batching.wait_s:
+            usual_s = LATEST_FACTOR * self._best_s.get(chain, 0.0)
+            latest_s = job.expires_s - max(usual_s, LATEST_MIN_S)
         turns.add(
             job,
             chain=chain,
             session=job.session,
-            batching=self._batching.get(chain, ALONE),
+            batching=batching,
             queued_s=job.queued_s,
-            latest_s=job.expires_s
-            - max(LATEST_FACTOR * self._best_s.get(chain, 0.0), LATEST_MIN_S),
+            latest_s=latest_s,
         )
 
     def _work(self) -> None:

@@ -40,7 +40,7 @@ from dataflow.wire.header import (
 )
 from dataflow.wire.link import Link
 from dataflow.wire.relay import Passed, Relay
-from dataflow.wire.sessions import (
+from dataflow.wire.session import (
     Accept,
     Action,
     Bound,
@@ -49,8 +49,8 @@ from dataflow.wire.sessions import (
     Reply,
     Send,
     Session,
-    Sessions,
 )
+from dataflow.wire.sessions import Sessions
 from dataflow.wire.transport import Transport
 
 if TYPE_CHECKING:

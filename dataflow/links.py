@@ -39,7 +39,6 @@ from dataflow.wire.link_states import (
     Close,
     Dead,
     Dial,
-    Lane,
     Measured,
     Probe,
     Rated,
@@ -175,7 +174,7 @@ class Links:
         """Something happened on a lane that we dialled."""
         link = self.by_line[event.peer]
         if type(event) is FromPeer:  # first: it is so for every frame
-            self._message(link, event.lane, event.frames, now_s)
+            self._message(link, event, now_s)
             return
         match event:
             case LaneOpened(_, lane):
@@ -237,9 +236,8 @@ class Links:
             for peer, link in self.by_peer.items()
         }
 
-    def _message(
-        self, link: Link, lane: Lane, frames: list[bytes], now_s: float
-    ) -> None:
+    def _message(self, link: Link, event: FromPeer, now_s: float) -> None:
+        _, lane, frames = event
         try:
             if not frames:
                 raise PeerError("message of more frames than any has", "frames")
@@ -259,17 +257,23 @@ class Links:
         elif kind is _PROBED:
             self._do(link, link.probed(header.session, now_s))
         elif kind is _ANSWER or kind is _NACK:
+            self._answer(link, header, frames, now_s)
+            # What it tells of the link comes last: the sink waits for the answer.
             if actions := link.answered(header, now_s):
                 self._do(link, actions)
-            for stream in self._streams:
-                if stream.attempts.owns(header.stream):
-                    stream.attempts.answer(link, header, frames, now_s)
-                    return
-            if self._host is not None and self._host.returned(link, header, frames):
-                return
-            self._events.rejected["stream"] += 1
         else:
             self._events.rejected["kind"] += 1
+
+    def _answer(
+        self, link: Link, header: Header, frames: list[bytes], now_s: float
+    ) -> None:
+        for stream in self._streams:
+            if stream.attempts.owns(header.stream):
+                stream.attempts.answer(link, header, frames, now_s)
+                return
+        if self._host is not None and self._host.returned(link, header, frames):
+            return
+        self._events.rejected["stream"] += 1
 
     def _control(self, link: Link, frame: bytes, now_s: float) -> None:
         version = control_version(frame)

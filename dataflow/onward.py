@@ -19,7 +19,7 @@ from dataflow.wire.compression import CODES, all_fit
 from dataflow.wire.header import Header, Kind, Nack, microseconds
 from dataflow.wire.link import Link
 from dataflow.wire.relay import Passed, Relay, Way
-from dataflow.wire.sessions import Session
+from dataflow.wire.session import Session
 
 if TYPE_CHECKING:
     from dataflow.links import Links

@@ -8,7 +8,9 @@ from dataflow.graph import DROP_ROW
 from dataflow.meters import StreamMeter
 from dataflow.outcome import Outcome, Status
 from dataflow.parts import StreamPart
-from dataflow.wire.ledger import OUTSIDE, Settle
+from dataflow.wire.iterations import OUTSIDE, Settle
+
+_new = tuple.__new__  # a constructor of a NamedTuple takes twice as long
 
 
 class Outcomes:
@@ -34,7 +36,12 @@ class Outcomes:
         self._stream = part.region.stream
         self._frames = part.frames
         self._modes = part.around.modes if part.around is not None else ()
-        self._branches = branches
+        self._rows: dict[int | None, tuple[Status, str]] = {
+            index: (branch.part.branch.quality, branch.part.branch.row)
+            for index, branch in enumerate(branches)
+        }
+        """By branch, None for a drop: status and row of what it answers."""
+        self._rows[None] = "dropped", DROP_ROW
         self._incarnation = incarnation
         self._events = events
         self._meter = meter
@@ -51,7 +58,7 @@ class Outcomes:
     @property
     def row(self) -> str:
         """Who plays; empty: nobody has yet."""
-        return "" if self._row == OUTSIDE else self._row_name(self._row)
+        return "" if self._row == OUTSIDE else self._rows[self._row][1]
 
     def make(self, settle: Settle, *, mode: int, fired: int) -> Outcome:
         """Return the outcome of an iteration, counted, and told if the row changed.
@@ -61,51 +68,34 @@ class Outcomes:
             mode: Of the DPG around the region; -1: there is none.
             fired: Frames that the source has numbered.
         """
-        if settle.branch != OUTSIDE:
-            self._tell_row(settle)
-        first = settle.iteration * self._frames
-        outcome = Outcome(
-            self._stream,
-            self._incarnation,
-            first,
-            min(first + self._frames, fired) - 1,
-            self._status(settle.branch),
-            self._row_of(settle, mode),
-            settle.reason,
-            settle.value,
-            settle.fired_s,
-            settle.decided_s,
-            settle.attempts,
-        )
-        self.counts[outcome.status] += 1
+        iteration, branch, reason, value, fired_s, decided_s, attempts = settle
+        if branch == OUTSIDE:
+            status: Status = "full"  # what the graph wants of this frame
+            row = self._modes[mode]
+        else:
+            status, row = self._rows[branch]
+            if branch != self._row:
+                self._tell_row(branch, iteration)
+        first = iteration * self._frames
+        last = min(first + self._frames, fired) - 1
+        outcome = _new(Outcome, (
+            self._stream, self._incarnation, first, last, status, row, reason, value,
+            fired_s, decided_s, attempts,
+        ))  # fmt: skip
+        self.counts[status] += 1
         self._meter.settled(outcome)
         return outcome
 
-    def _tell_row(self, settle: Settle) -> None:
-        """Write an event if another kind of branch answers than before."""
-        before, self._row = self._row, settle.branch
-        if before == OUTSIDE or self._kind(before) != self._kind(settle.branch):
+    def _tell_row(self, branch: int | None, iteration: int) -> None:
+        """Another branch answers than before: write an event if it is another kind."""
+        before, self._row = self._row, branch
+        if before == OUTSIDE or self._kind(before) != self._kind(branch):
             self._events.write(
                 "row",
                 stream=self._stream,
-                frame=settle.iteration * self._frames,
-                row=self._row_name(settle.branch),
+                frame=iteration * self._frames,
+                row=self._rows[branch][1],
             )
-
-    def _status(self, branch: int | None) -> Status:
-        if branch is None:
-            return "dropped"
-        if branch == OUTSIDE:
-            return "full"  # what the graph wants of this frame
-        return self._branches[branch].part.branch.quality
-
-    def _row_of(self, settle: Settle, mode: int) -> str:
-        if settle.branch == OUTSIDE:
-            return self._modes[mode]
-        return self._row_name(settle.branch)
 
     def _kind(self, branch: int | None) -> int | None:
         return None if branch is None else self._kinds[branch]
-
-    def _row_name(self, branch: int | None) -> str:
-        return DROP_ROW if branch is None else self._branches[branch].part.branch.row

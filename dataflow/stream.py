@@ -27,7 +27,8 @@ from dataflow.outcomes import Outcomes
 from dataflow.pacing import Pacer
 from dataflow.parts import StreamPart
 from dataflow.suffix import Suffix
-from dataflow.wire.ledger import Action, Ledger, Overdue, Settle, Start
+from dataflow.wire.iterations import Action, Overdue, Settle, Start
+from dataflow.wire.ledger import Ledger
 from dataflow.wire.link import Link
 from dataflow.wire.rows import kin
 

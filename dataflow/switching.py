@@ -104,6 +104,11 @@ class Switching:
             yield self._next
 
     @property
+    def busy(self) -> bool:
+        """There is something to do in every turn of the I/O loop."""
+        return self._told or self._steps is not None or self._older is not None
+
+    @property
     def over(self) -> bool:
         """All streams have ended; there were some."""
         for stream in self.streams:  # asked in every turn of the I/O loop

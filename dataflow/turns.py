@@ -127,7 +127,7 @@ class Turns(Generic[Job]):
         if not self.count:
             return []
         lane = self._next()
-        if lane.due_s() > now_s:
+        if lane.wait_s and lane.due_s() > now_s:
             return []
         batch = lane.take()
         self.count -= len(batch)

@@ -22,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("dataflow", "actors", "graphs", "native", "understudy", "tests")
 MACHINES = (
-    "header timers link_states credit rate pulse ledger rows link sessions "
-    "service_time sampling peer_clock relay"
+    "header timers link_states credit rate pulse iterations ledger rows link session "
+    "sessions service_time sampling peer_clock relay"
 )
 SIMULATION = (
     "device branches stream network dialler endpoint bench onward server faults "

@@ -17,7 +17,8 @@ from dataflow.wire import control
 from dataflow.wire.compression import Zstd
 from dataflow.wire.happenings import FromPeer, FromRoute
 from dataflow.wire.header import Header
-from dataflow.wire.ledger import Ledger, _Iteration
+from dataflow.wire.iterations import Iteration
+from dataflow.wire.ledger import Ledger
 from dataflow.wire.link import Link
 from dataflow.wire.link_states import Event as LinkEvent
 from dataflow.wire.sessions import Sessions
@@ -86,7 +87,7 @@ def _raises_itself(self: Host, session: Any, header: Header, error: Exception) -
 def _answer_without_bounds(
     self: Ledger, number: int, attempt: int, value: Any, now_s: float
 ) -> list[Any]:
-    iteration: _Iteration | None = self._find(number)
+    iteration: Iteration | None = self._find(number)
     if iteration is None or iteration.verdict is not None:
         return []
     assert iteration.attempts[attempt].open

@@ -33,98 +33,30 @@ follow from it, in order.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow.outcome import Reason
 from dataflow.redundancy import STANDBY, Redundancy
-from dataflow.wire.rows import BranchView, choose, hedge_at_s
+from dataflow.wire.iterations import (
+    OUTSIDE,
+    Action,
+    Attempt,
+    Iteration,
+    Overdue,
+    Settle,
+    Start,
+)
+from dataflow.wire.rows import BranchView, Choice, choose, hedge_at_s
 from dataflow.wire.sampling import Sampling
 
 _new = tuple.__new__
 """Makes an action of a tuple in half the time of its constructor, which calls it."""
 
-OUTSIDE = -1
-"""As a branch: the answer was there before the fork, no branch played."""
-
+_NEVER_S = float("inf")
 CROWDED_SHARE = 0.75
 """Of the window: with so much of it taken it is about to fill up."""
 LOCAL_MARGIN_S = 0.004
 """Added to the p99 of the last local branch, so that a late timer costs no deadline."""
-
-
-class Start(NamedTuple):
-    """Start a branch: send or run it on the tokens retained for the iteration."""
-
-    iteration: int
-    branch: int
-    attempt: int
-    budget_s: float
-    """Time left until the deadline."""
-    instead_of: int | None
-    """The branch whose attempt failed, or may miss the deadline; None: there is none,
-    and it is asked beside those that were asked already."""
-
-
-class Settle(NamedTuple):
-    """Hand the outcome to the sink, and release what was retained. In order."""
-
-    iteration: int
-    branch: int | None
-    """None: dropped, for `reason`; `OUTSIDE`: answered without the region."""
-    reason: Reason
-    value: Any
-    fired_s: float
-    decided_s: float
-    attempts: int
-
-
-class Overdue(NamedTuple):
-    """An attempt on `branch` was still open when its deadline passed: evidence."""
-
-    iteration: int
-    branch: int
-    waited_s: float
-    crowded: bool = False
-    """Its deadline did not pass, but the window is filling up behind it."""
-    full: bool = False
-    """The next frame would be dropped for it."""
-
-
-Action = Start | Settle | Overdue
-
-
-class _Attempt:
-    __slots__ = ("branch", "open", "started_s", "suspect")
-
-    def __init__(self, branch: int, started_s: float) -> None:
-        self.branch = branch
-        self.started_s = started_s
-        self.open = True
-        """An answer may still come."""
-        self.suspect = False
-        """Its branch was lost: another one was asked, but a late answer counts."""
-
-
-class _Iteration:
-    __slots__ = (
-        "attempts",
-        "failed",
-        "fired_s",
-        "forked",
-        "number",
-        "tried",
-        "verdict",
-    )
-
-    def __init__(self, number: int, fired_s: float) -> None:
-        self.number = number
-        self.fired_s = fired_s
-        self.forked = False
-        self.tried = 0
-        self.failed = False
-        self.attempts: list[_Attempt] = []
-        self.verdict: Settle | None = None
 
 
 class Ledger:
@@ -169,7 +101,7 @@ class Ledger:
         self._lightens = [bits >> index > 1 for index, bits in enumerate(self._kin)]
         self._lighter = False
         """What was started last could be played with smaller tokens."""
-        self._open: deque[_Iteration] = deque()
+        self._open: deque[Iteration] = deque()
         self._next = 0
         self._held = False
         """Iterations before the first are another ledger's, and not settled there."""
@@ -216,7 +148,7 @@ class Ledger:
         self._period_s = _smoothed(self._period_s, now_s - self._fired_s)
         self._fired_s = now_s
         under_way = len(self._open)
-        iteration = _Iteration(number, now_s)
+        iteration = Iteration(number, now_s)
         self._open.append(iteration)
         if not self._sampling.admits(now_s, lighter=self._lighter):
             self._drop(iteration, "rate", now_s)
@@ -252,7 +184,7 @@ class Ledger:
 
     def cut_short(self, now_s: float) -> list[Action]:
         """The stream ended within an iteration: number it, and drop it."""
-        iteration = _Iteration(self._next, now_s)
+        iteration = Iteration(self._next, now_s)
         self._next += 1
         self._open.append(iteration)
         self._drop(iteration, "end", now_s)
@@ -354,18 +286,23 @@ class Ledger:
     def due_s(self, now_s: float) -> float:
         """When `tick` has something to do next, unless an event comes before."""
         if not self._open:
-            return float("inf")
-        return min(self._deadline_due_s(now_s), self._hedge_due_s(now_s))
+            return _NEVER_S
+        due_s = self._deadline_due_s(now_s)
+        if not self._redundancy.percentile:
+            return due_s
+        return min(due_s, self._hedge_due_s(now_s))
 
     def _deadline_due_s(self, now_s: float) -> float:
         # Deadlines are equal for all, so the oldest open one is due first; its local
         # branch may have been started already, while that of a younger one is due.
-        due_s = float("inf")
+        due_s = _NEVER_S
         for iteration in self._open:
             if iteration.verdict is None:
                 due_s = min(due_s, iteration.fired_s + self._deadline_s)
+                if self._last_local is None:
+                    return due_s
                 start_s = self._local_start_s(iteration, now_s)
-                if start_s < float("inf"):
+                if start_s < _NEVER_S:
                     return min(due_s, start_s)
         return due_s
 
@@ -396,50 +333,61 @@ class Ledger:
             return None
         return iteration.attempts[attempt].started_s
 
-    def _find(self, number: int) -> _Iteration | None:
+    def _find(self, number: int) -> Iteration | None:
         # Open are all from the first unsettled to the last fired, without a hole.
         open_ = self._open
         index = number - self._next + len(open_)
         return open_[index] if 0 <= index < len(open_) else None
 
-    def _advance(self, iteration: _Iteration, now_s: float) -> list[Action]:
+    def _advance(self, iteration: Iteration, now_s: float) -> list[Action]:
         """Start what is to stand beside the sound attempts; drop if nobody can."""
         if not iteration.forked or iteration.verdict is not None:
             return []
-        sound = 0
+        sound, before = 0, None
         for attempt in iteration.attempts:
             if attempt.open and not attempt.suspect:
                 sound |= 1 << attempt.branch
-        late = self._hedges_left >= 1 and self._hedge_at_s(iteration) <= now_s
-        choose_within = partial(
-            choose,
-            self._branches,
-            self._redundancy,
-            tried=iteration.tried,
-            sound=sound,
-            late=late,
-            turn=iteration.number,
-            now_s=now_s,
-        )
+            else:
+                before = attempt.branch
+        late = self._is_late(iteration, now_s)
+        if not late and sound.bit_count() >= self._redundancy.copies:
+            return []  # what was started is to be waited for: it is so in every turn
         remaining_s = iteration.fired_s + self._deadline_s - now_s
         # Rather a branch that answers before the window is full: behind one that does
         # not, as over a slow link, frames wait that others would have answered.
-        full_s = iteration.fired_s + self._window * self._period_s - now_s
-        if self._redundancy.mode == "standby" and full_s < remaining_s:
-            choice = choose_within(remaining_s=full_s)
-            if choice.reason == "deadline":
-                choice = choose_within(remaining_s=remaining_s)
-        else:
-            choice = choose_within(remaining_s=remaining_s)
+        soon_s = remaining_s
+        if self._redundancy.mode == "standby":
+            full_s = iteration.fired_s + self._window * self._period_s - now_s
+            soon_s = min(full_s, remaining_s)
+        choice = self._choose(iteration, sound, late, soon_s, now_s)
+        if choice.reason == "deadline" and soon_s < remaining_s:
+            choice = self._choose(iteration, sound, late, remaining_s, now_s)
         if choice.reason and not any(a.open for a in iteration.attempts):
             if choice.reason == "deadline" and self._link_full(remaining_s, now_s):
                 self._sampling.refused()
             self._drop(iteration, "error" if iteration.failed else choice.reason, now_s)
         if late:
             self._hedges_left -= len(choice.branches)
-        failed = [a.branch for a in iteration.attempts if a.suspect or not a.open]
-        before = failed[-1] if failed else None
         return [self._start(iteration, b, now_s, before) for b in choice.branches]
+
+    def _choose(
+        self,
+        iteration: Iteration,
+        sound: int,
+        late: bool,
+        remaining_s: float,
+        now_s: float,
+    ) -> Choice:
+        return choose(
+            self._branches,
+            self._redundancy,
+            tried=iteration.tried,
+            sound=sound,
+            late=late,
+            turn=iteration.number,
+            remaining_s=remaining_s,
+            now_s=now_s,
+        )
 
     def _relieve(self, now_s: float) -> list[Action]:
         """Doubt the branches that the oldest iteration of a full window waits for.
@@ -465,7 +413,15 @@ class Ledger:
             if a.open and not a.suspect and not self._branches[a.branch].local
         ]
 
-    def _hedge_at_s(self, iteration: _Iteration) -> float:
+    def _is_late(self, iteration: Iteration, now_s: float) -> bool:
+        """Tell whether the iteration's one sound attempt is to be hedged now."""
+        return (
+            self._redundancy.percentile > 0
+            and self._hedges_left >= 1
+            and self._hedge_at_s(iteration) <= now_s
+        )
+
+    def _hedge_at_s(self, iteration: Iteration) -> float:
         """When the iteration's one sound attempt has taken long enough; inf: never."""
         if not self._redundancy.percentile:
             return float("inf")
@@ -491,17 +447,17 @@ class Ledger:
         return min((at_s for at_s in times_s if at_s > now_s), default=float("inf"))
 
     def _start(
-        self, iteration: _Iteration, branch: int, now_s: float, before: int | None
+        self, iteration: Iteration, branch: int, now_s: float, before: int | None
     ) -> Start:
         attempts = iteration.attempts
         attempt = len(attempts)
         iteration.tried |= self._kin[branch]
         self._lighter = self._lightens[branch]
-        attempts.append(_Attempt(branch, now_s))
+        attempts.append(Attempt(branch, now_s))
         budget_s = iteration.fired_s + self._deadline_s - now_s
         return _new(Start, (iteration.number, branch, attempt, budget_s, before))
 
-    def _start_local(self, iteration: _Iteration, now_s: float) -> Iterator[Action]:
+    def _start_local(self, iteration: Iteration, now_s: float) -> Iterator[Action]:
         """Start the last local branch beside attempts that may miss the deadline.
 
         And, before it, better local ones that still fit. One that does not fit must
@@ -515,7 +471,7 @@ class Ledger:
             if branch.local and branch.ready and fits and not tried:
                 yield self._start(iteration, index, now_s, before)
 
-    def _local_start_s(self, iteration: _Iteration, now_s: float) -> float:
+    def _local_start_s(self, iteration: Iteration, now_s: float) -> float:
         """When the last local branch must be started, to be in time; inf: not now."""
         if self._last_local is None or not iteration.forked:
             return float("inf")
@@ -525,7 +481,7 @@ class Ledger:
         needed_s = last.p99_s(now_s) + LOCAL_MARGIN_S
         return iteration.fired_s + self._deadline_s - needed_s
 
-    def _drop(self, iteration: _Iteration, reason: Reason, now_s: float) -> None:
+    def _drop(self, iteration: Iteration, reason: Reason, now_s: float) -> None:
         iteration.verdict = Settle(
             iteration.number,
             None,

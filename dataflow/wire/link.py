@@ -208,8 +208,9 @@ class Link(Credit):
             self._meter.forget(key)
             return ()
         there_s = (header.queue_us + header.compute_us) / 1e6
-        self._meter.answered(key, header.payload_bytes, there_s=there_s, now_s=now_s)
-        return self._tell_rate() if self.ready else ()
+        size = header.payload_bytes
+        anew = self._meter.answered(key, size, there_s=there_s, now_s=now_s)
+        return self._tell_rate() if anew and self.ready else ()
 
     def due_s(self) -> float:
         """When `tick` has something to do next."""

@@ -86,6 +86,8 @@ class LinkRate:
         """Tell whether it is worth telling, where `other` was told."""
         if other is None:
             return True
+        if self.bytes_s >= FAST_BYTES_S and other.bytes_s >= FAST_BYTES_S:
+            return False  # nothing follows from how fast it is
         return not 1 / CHANGE < self.bytes_s / other.bytes_s < CHANGE
 
 
@@ -148,8 +150,8 @@ class RateMeter:
 
     def answered(
         self, key: Hashable, size: int, *, there_s: float, now_s: float
-    ) -> None:
-        """Its answer came.
+    ) -> bool:
+        """Its answer came; tell whether the rate was measured anew.
 
         Args:
             key: As it was given to `sent`.
@@ -159,7 +161,7 @@ class RateMeter:
         """
         found = self._sent.pop(key, None)
         if found is None:
-            return
+            return False
         sent_bytes, sent_s = found
         self._measured_s = now_s
         self._sent_bytes -= sent_bytes
@@ -171,11 +173,13 @@ class RateMeter:
         self._bytes += sent_bytes + size if alone else max(sent_bytes, size)
         self._busy_s += max(arrived_s - began_s, 0.0)
         self._count += 1
-        if self._count == GROUP:
+        complete = self._count == GROUP
+        if complete:
             self._close_group(now_s)
         if self.bytes_s:
             left_s = self._sent_bytes / self.bytes_s
             self._clear_s = min(self._clear_s, now_s + left_s)
+        return complete
 
     def forget(self, key: Hashable) -> None:
         """No answer will come that tells anything."""

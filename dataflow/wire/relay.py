@@ -20,7 +20,7 @@ from dataflow.graph import Asked
 from dataflow.wire.control import STREAMS_MAX, StreamOffer
 from dataflow.wire.header import MAX_US, Header, Kind, Nack, microseconds
 from dataflow.wire.link import Link
-from dataflow.wire.sessions import Session
+from dataflow.wire.session import Session
 
 WINDOW_MAX = 2**16 - 1
 WAY_MARK = "+"

@@ -41,7 +41,6 @@ from dataflow.wire.sockets import (
     RECEIVED_MAX,
     descriptor,
     drain,
-    fd_of,
     parked,
     readable,
     send,
@@ -316,8 +315,10 @@ class Transport:
     def _from_peer(self, lane: _LaneSocket) -> Iterator[FromPeer]:
         """Yield the messages that came on a lane that we dialled."""
         self._touched[lane.fd] = lane.socket
-        for frames, last in drain(lane.socket, 1):
-            self.connections.heard(fd_of(last), "", clock_s())
+        for frames, _ in drain(lane.socket, 1):
+            fd = self._fds.get((lane.peer, lane.lane))
+            if fd is not None:
+                self.connections.heard(fd, "", clock_s())
             yield FromPeer(lane.peer, lane.lane, frames)
 
     def _from_routes(self) -> Iterator[FromRoute]:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from dataflow.turns import ALONE
 from dataflow.wire.control import StreamOffer
 from dataflow.wire.header import Header, Kind, microseconds
-from dataflow.wire.ledger import Ledger, Settle, Start
+from dataflow.wire.iterations import Settle, Start
+from dataflow.wire.ledger import Ledger
 from dataflow.wire.link import Link
 from dataflow.wire.link_states import Send as ToServer
 from dataflow.wire.service_time import ServiceTime
-from dataflow.wire.sessions import Accept, Sessions
-from dataflow.wire.sessions import Send as ToEndpoint
+from dataflow.wire.session import Accept
+from dataflow.wire.session import Send as ToEndpoint
+from dataflow.wire.sessions import Sessions
 from tests.bench.common import Figure, arguments, conditions, show, write
 from understudy.simulation import simulation
 from understudy.simulation.scenario import drawn

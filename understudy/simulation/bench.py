@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dataflow.executor import LATEST_FACTOR
 from dataflow.turns import Turns
 from dataflow.wire.header import Header
-from dataflow.wire.sessions import Session
+from dataflow.wire.session import Session
 from understudy.simulation.device import LATE_S, NEVER_S
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from dataflow.branches import number_of
 from dataflow.redundancy import Redundancy
 from dataflow.wire.control import StreamOffer
-from dataflow.wire.ledger import LOCAL_MARGIN_S, Settle
+from dataflow.wire.iterations import Settle
+from dataflow.wire.ledger import LOCAL_MARGIN_S
 from dataflow.wire.relay import prefixes_of
 from dataflow.wire.service_time import ServiceTime
 from understudy.simulation.device import NEVER_S

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dataflow.turns import Batching
-from dataflow.wire import sessions as sessions_
+from dataflow.wire import session as session_
 from dataflow.wire.control import Beat, Control
 from dataflow.wire.header import Header, Kind, Nack
 from dataflow.wire.relay import Passed, Way
-from dataflow.wire.sessions import Accept, Session
+from dataflow.wire.session import Accept, Session
 from dataflow.wire.timers import BEAT_S
 from understudy.simulation.bench import Bench, Job
 from understudy.simulation.device import NEVER_S, SPINS_MAX, Device, nothing
@@ -266,7 +266,7 @@ class Server(Device):
                 self._do([action])
 
     def _check_stale(
-        self, connection: Connection, actions: Sequence[sessions_.Action]
+        self, connection: Connection, actions: Sequence[session_.Action]
     ) -> None:
         # Before it greeted, the server cannot know that a session is an older one.
         endpoint = connection.wire.endpoint
@@ -365,17 +365,17 @@ class Server(Device):
         text = f"{self.name} answers frame {frame}, which nobody waited for"
         self.sim.check("L4", not (dropped and connection.given_up), text)
 
-    def _do(self, actions: Sequence[sessions_.Action]) -> None:
+    def _do(self, actions: Sequence[session_.Action]) -> None:
         for action in actions:
-            if type(action) is sessions_.Send:
+            if type(action) is session_.Send:
                 connection = self._routes.get(action.route)
                 if connection is not None:
                     connection.down(action.message)
-            elif type(action) is sessions_.Reply:
+            elif type(action) is session_.Reply:
                 connection = self._routes.get(action.route)
                 if connection is not None:
                     connection.down((action.header, None))
-            elif type(action) is sessions_.Opened:
+            elif type(action) is session_.Opened:
                 self._opened(action.session)
 
     def _opened(self, session: Session) -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow.graph import DROP_ROW
 from dataflow.outcome import Status
-from dataflow.wire import ledger as ledgers
+from dataflow.wire import iterations
 from dataflow.wire.header import Header, Kind, Nack, microseconds
-from dataflow.wire.ledger import LOCAL_MARGIN_S, OUTSIDE, Overdue, Settle, Start
+from dataflow.wire.iterations import OUTSIDE, Overdue, Settle, Start
+from dataflow.wire.ledger import LOCAL_MARGIN_S
 from understudy.records import Result
 from understudy.simulation.branches import (
     TURN_S,
@@ -91,7 +92,7 @@ class Stream:
         self._held = 0
         self._due_s = NEVER_S
         self._wake_s = NEVER_S
-        self._actions: list[ledgers.Action] = []
+        self._actions: list[iterations.Action] = []
         self._acting = False
 
     def start(self) -> None:
@@ -166,11 +167,11 @@ class Stream:
         if self.hedges:
             self._arm(now_s)
 
-    def decide(self, actions: Sequence[ledgers.Action]) -> None:
+    def decide(self, actions: Sequence[iterations.Action]) -> None:
         """Keep what was decided; `do` carries it out, before anything newer."""
         self._actions.extend(actions)
 
-    def do(self, actions: Sequence[ledgers.Action], now_s: float) -> None:
+    def do(self, actions: Sequence[iterations.Action], now_s: float) -> None:
         """Carry out `actions` after those already under way."""
         if self._actions or self._acting:
             self._actions.extend(actions)

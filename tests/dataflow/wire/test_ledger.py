@@ -6,15 +6,8 @@ from typing import Any
 import pytest
 
 from dataflow.redundancy import STANDBY, Redundancy
-from dataflow.wire.ledger import (
-    LOCAL_MARGIN_S,
-    OUTSIDE,
-    Action,
-    Ledger,
-    Overdue,
-    Settle,
-    Start,
-)
+from dataflow.wire.iterations import OUTSIDE, Action, Overdue, Settle, Start
+from dataflow.wire.ledger import LOCAL_MARGIN_S, Ledger
 
 DEADLINE_S = 1.0
 

@@ -13,7 +13,8 @@ from hypothesis.stateful import (
 )
 
 from dataflow.redundancy import Redundancy
-from dataflow.wire.ledger import Action, Ledger, Settle, Start
+from dataflow.wire.iterations import Action, Settle, Start
+from dataflow.wire.ledger import Ledger
 from dataflow.wire.rows import BranchView
 
 BRANCHES = 4

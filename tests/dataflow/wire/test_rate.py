@@ -2,7 +2,14 @@
 
 import pytest
 
-from dataflow.wire.rate import PROBE_BYTES, STALE_S, WAIT_MARGIN, LinkRate, RateMeter
+from dataflow.wire.rate import (
+    GROUP,
+    PROBE_BYTES,
+    STALE_S,
+    WAIT_MARGIN,
+    LinkRate,
+    RateMeter,
+)
 from dataflow.wire.timers import FLIGHT_BYTES_MIN, HEARTBEAT
 
 TOKEN_BYTES = 1_200_000
@@ -61,6 +68,23 @@ def test_a_link_that_became_slow_is_known_to_be_in_time() -> None:
     for begin in range(8):
         wire.carry(*(10.0 * (begin + 1) + n for n in range(4)))
     assert wire.meter.bytes_s == pytest.approx(1.25e6, rel=0.02)
+
+
+def test_how_fast_a_fast_link_is_is_not_told_again() -> None:
+    slow, fast, faster = (LinkRate(bytes_s, RTT_S) for bytes_s in (1e6, 1e9, 1e12))
+    assert fast.differs(None)
+    assert fast.differs(slow)
+    assert slow.differs(fast)
+    assert not faster.differs(fast)
+
+
+def test_a_rate_is_measured_anew_by_a_group_of_answers() -> None:
+    meter = RateMeter()
+    found = []
+    for key in range(2 * GROUP):
+        meter.sent(key, TOKEN_BYTES, float(key))
+        found.append(meter.answered(key, 0, there_s=0.0, now_s=key + 0.5))
+    assert found == 2 * [*(GROUP - 1) * [False], True]
 
 
 def test_small_messages_say_nothing() -> None:

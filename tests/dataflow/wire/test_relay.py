@@ -9,7 +9,7 @@ from dataflow.wire.control import Beat, Welcome
 from dataflow.wire.header import Header, Kind, Nack
 from dataflow.wire.link import Link
 from dataflow.wire.relay import Passed, Relay, Way, prefixes_of
-from dataflow.wire.sessions import Session
+from dataflow.wire.session import Session
 from dataflow.wire.timers import PROBES
 
 EDGE, FAR = Asked("edge", 7), Asked("far", 8)

@@ -7,8 +7,7 @@ import pytest
 from dataflow.wire import sessions as sessions_module
 from dataflow.wire.control import Beat, Bye, Flight, Hello, Refuse, StreamOffer, Welcome
 from dataflow.wire.header import Header, Kind, Nack, data_route
-from dataflow.wire.sessions import (
-    LIMIT_MAX,
+from dataflow.wire.session import (
     Accept,
     Action,
     Bound,
@@ -17,8 +16,8 @@ from dataflow.wire.sessions import (
     Reply,
     Send,
     Session,
-    Sessions,
 )
+from dataflow.wire.sessions import LIMIT_MAX, Sessions
 from dataflow.wire.timers import SUSPECT_S
 
 SEGMENT, STREAM, WINDOW = 0xABC, 7, 2

@@ -14,13 +14,15 @@ from dataflow.redundancy import Redundancy
 from dataflow.turns import Batching, Turns
 from dataflow.wire.control import Beat, Bye, Control, Hello
 from dataflow.wire.header import Header, Nack
-from dataflow.wire.ledger import Action, Ledger, Settle, _Iteration
+from dataflow.wire.iterations import Action, Iteration, Settle
+from dataflow.wire.ledger import Ledger
 from dataflow.wire.link import Link
 from dataflow.wire.link_states import Action as LinkAction
 from dataflow.wire.link_states import Event, State
 from dataflow.wire.relay import Passed, Relay
-from dataflow.wire.sessions import Accept, Session, Sessions
-from dataflow.wire.sessions import Action as SessionsAction
+from dataflow.wire.session import Accept, Session
+from dataflow.wire.session import Action as SessionsAction
+from dataflow.wire.sessions import Sessions
 from understudy.simulation.scenario import drawn
 from understudy.simulation.setup import Machines, Setup, Violation
 from understudy.simulation.simulation import simulate
@@ -103,14 +105,14 @@ class WaitsForEver(Ledger):
 class StartsNoLocalBranch(Ledger):
     """The last local branch is started in time."""
 
-    def _local_start_s(self, iteration: _Iteration, now_s: float) -> float:
+    def _local_start_s(self, iteration: Iteration, now_s: float) -> float:
         return float("inf")
 
 
 class StartsAgain(Ledger):
     """Each branch at most once per iteration."""
 
-    def _advance(self, iteration: _Iteration, now_s: float) -> list[Action]:
+    def _advance(self, iteration: Iteration, now_s: float) -> list[Action]:
         iteration.tried = 0
         return super()._advance(iteration, now_s)
 
@@ -272,11 +274,11 @@ class AsksOneAtATime(Ledger):
 class HedgesWithoutBound(Ledger):
     """Extra load by hedging is bounded, whatever seems late."""
 
-    def _advance(self, iteration: _Iteration, now_s: float) -> list[Action]:
+    def _advance(self, iteration: Iteration, now_s: float) -> list[Action]:
         self._hedges_left = 1.0
         return super()._advance(iteration, now_s)
 
-    def _hedge_at_s(self, iteration: _Iteration) -> float:
+    def _hedge_at_s(self, iteration: Iteration) -> float:
         return super()._hedge_at_s(iteration) - 0.001
 
 
@@ -329,7 +331,7 @@ class PlaysAfterDeadline(Ledger):
 class AnswersWhatIsSettled(Ledger):
     """A late answer of a settled iteration has no effect."""
 
-    def _find(self, number: int) -> _Iteration | None:
+    def _find(self, number: int) -> Iteration | None:
         found = super()._find(number)
         if found is None and self._open:
             return self._open[0]
