@@ -33,8 +33,9 @@ def marked(segment: Segment, weights: SharedWeights) -> bytes:
     proto = onnx.load_model_from_string(segment.referring(weights))
     producer = segment.model.producer
     for node in proto.graph.node:
-        index = next((producer[name] for name in node.output if name in producer), 0)
-        node.name = f"us:{index}:"
+        made = [producer[name] for name in node.output if name in producer]
+        # What hands on an input is no node of the model, and there may be several.
+        node.name = f"us:{made[0]}:" if made else ""
     return bytes(proto.SerializeToString())
 
 

@@ -371,8 +371,22 @@ class Model:
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the model's inputs, and its outputs with `taps` after them."""
         inputs = tuple(self.tensor(name) for name in self.inputs)
-        names = dict.fromkeys((*self.outputs, *taps))
-        return inputs, tuple(self.tensor(name) for name in names)
+        outputs = tuple(self._answer(name) for name in self.outputs)
+        more = dict.fromkeys(name for name in taps if name not in self.outputs)
+        return inputs, (*outputs, *map(self.tensor, more))
+
+    def _answer(self, name: str) -> Tensor:
+        """Return an output as `tensor` does, and say what to do if it cannot be one."""
+        try:
+            return self.tensor(name)
+        except UnderstudyError as error:
+            if self.open_sizes:  # then it may be for want of them
+                raise
+            raise UnderstudyError(
+                f"output of {self.where}: {error}; or cut the model in front of it "
+                "(`understudy split MODEL --at TENSOR`) and take the first part, which "
+                "answers with that tensor"
+            ) from None
 
 
 def _draws(node: onnx.NodeProto) -> bool:

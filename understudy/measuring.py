@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from actors.kernel_times import kernel_times
 from actors.sessions import Settings
 from dataflow.clock import now_s
+from dataflow.errors import UnderstudyError
 from graphs.cuts import Cut
 from graphs.external import SharedWeights
 from graphs.footprint import weight_bytes
@@ -110,7 +111,7 @@ class Measuring:
             reset_peak()
             self._whole = self._timed(self._segment, self._feed)
             opened.callback(self._whole.close)
-            self._whole.values()
+            self._run_once()
             added_mb = max(0.0, resident_mb() - before_mb)
             self.memory = Memory(round(added_mb, 1), round(peak_mb(), 1))
             self._close = opened.pop_all()
@@ -118,6 +119,16 @@ class Measuring:
 
     def __exit__(self, *exception: object) -> None:
         self._close.close()
+
+    def _run_once(self) -> None:
+        try:
+            self._whole.values()
+        except UnderstudyError as error:
+            raise UnderstudyError(
+                f"model {self._model.where}: does not run on the frame to measure with "
+                f"({error}); give one that it takes with --input"
+                f"{self._model.to_choose_sizes}"
+            ) from None
 
     def _timed(self, segment: Segment, given: Mapping[str, Array]) -> TimedSegment:
         file = self._written(segment.referring(self._weights))

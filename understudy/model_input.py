@@ -31,12 +31,13 @@ def natural(inputs: Sequence[Tensor]) -> dict[str, Array]:
 def _token(tensor: Tensor, rng: np.random.Generator) -> Array:
     shape, dtype = tensor.token.shape, np.dtype(tensor.token.dtype)
     values = _image(shape, rng) if len(shape) == _IMAGE_RANK else rng.normal(size=shape)
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    if dtype == np.uint8:
-        return np.clip(values * 50 + 128, 0, 255).astype(np.uint8)
-    # Integers are indices into something of unknown size.
-    return (values > 0).astype(dtype)
+    if dtype.kind == "u" and dtype.itemsize == 1:
+        values = np.clip(values * 50 + 128, 0, 255)
+    elif dtype.kind != "f":  # indices into something of unknown size
+        values = values > 0
+    # Of no dimension it would be a number, which no runtime takes for a tensor.
+    token: Array = np.asarray(values, dtype)
+    return token
 
 
 def _image(shape: Sequence[int], rng: np.random.Generator) -> Array:

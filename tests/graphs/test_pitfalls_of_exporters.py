@@ -25,6 +25,7 @@ from tests.support.small_models import (
     model_of,
     node,
 )
+from understudy.profiling import Wanted, profile
 from understudy.segment_folder import inputs_for, write_parts
 from understudy.splitting import listing
 
@@ -57,7 +58,7 @@ def test_maps_that_a_classifier_answers_with_are_no_reason_not_to_cut_it(
     assert cut_everywhere(path) == ["a", "y"]
     (made,) = [o for o in file_of(path, 2).graph.output if o.name == "z"]
     assert made.type.HasField("sequence_type")
-    with pytest.raises(UnderstudyError, match="tensor 'z': is a sequence, and only"):
+    with pytest.raises(UnderstudyError, match=r"output of .*: is a sequence"):
         Model.read(path).interface()
 
 
@@ -182,3 +183,51 @@ def test_long_chain_of_cheap_nodes_takes_no_longer_than_it_is(tmp_path: Path) ->
     path = tmp_path / "long.onnx"
     onnx.save(helper.make_model(graph, ir_version=8), path)
     assert len(groups(Model.read(path))) == 1
+
+
+# Frames that are no pictures
+
+
+def test_state_and_rate_of_a_model_of_speech_are_made_up_and_measured(
+    written: Written,
+) -> None:
+    proto = model_of(
+        [node("Relu", ["x"], ["a"]), node("Cast", ["rate"], ["r"], to=1),
+         node("Mul", ["a", "r"], ["b"]), node("Add", ["b", "state"], ["y"])],
+        {"x": [1, N], "state": [1, N]},
+    )  # fmt: skip
+    proto.graph.input.append(
+        helper.make_tensor_value_info("rate", TensorProto.INT64, [])
+    )
+    found = profile(written(proto), Wanted(anchors=1, rounds=2), lambda _: None)
+    assert [fact.shape for fact in found.model.inputs] == [(1, N), (1, N), ()]
+
+
+def test_inputs_that_are_handed_on_as_outputs_are_measured(written: Written) -> None:
+    proto = model_of(
+        [node("Relu", ["x"], ["a"]), node("Add", ["a", "z"], ["y"])],
+        {"x": [1, N], "z": [1, N]},
+    )
+    for name in ("x", "z"):
+        with_output(
+            proto, helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, N])
+        )
+    found = profile(written(proto), Wanted(anchors=1, rounds=2), lambda _: None)
+    assert [fact.name for fact in found.model.outputs] == ["y", "x", "z"]
+
+
+def test_model_that_does_not_run_on_what_is_made_up_says_what_to_give(
+    written: Written,
+) -> None:
+    with pytest.raises(UnderstudyError, match=r"--input, or .* --dim 'samples=SIZE'"):
+        profile(
+            written(
+                model_of(
+                    [node("Reshape", ["x", "to"], ["a"]), node("Relu", ["a"], ["y"])],
+                    {"x": ["samples"]},
+                    weights={"to": np.array([2, 3])},
+                )
+            ),
+            Wanted(),
+            lambda _: None,
+        )
