@@ -1,8 +1,11 @@
 """The command line: its commands, and what becomes of what goes wrong in them."""
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -34,6 +37,7 @@ class _Commands(click.Group):
     """Turns what went wrong into one message and the exit status it deserves."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        pressed = _hear_interrupts()
         try:
             # Standalone, click would answer Ctrl-C with "Aborted!" and status 1.
             status = super().main(*args, **{**kwargs, "standalone_mode": False})
@@ -44,15 +48,18 @@ class _Commands(click.Group):
             complain(str(error))
             sys.exit(error.status)
         except (click.Abort, KeyboardInterrupt):
-            complain("stopped")
-            sys.exit(INTERRUPTED)
+            _stopped()
         except OSError as error:
+            if pressed:
+                _stopped()
             if os.environ.get("UNDERSTUDY_DEBUG"):
                 raise
             where = error.filename or "a file"
             complain(f"{where}: {error.strerror}; check the path, its rights, the disk")
             sys.exit(1)
         except Exception as error:
+            if pressed:
+                _stopped()
             if os.environ.get("UNDERSTUDY_DEBUG"):
                 raise
             complain(
@@ -71,6 +78,28 @@ class _Commands(click.Group):
         module = import_module(f"understudy.commands.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+
+def _hear_interrupts() -> list[int]:
+    """Let Ctrl-C be noted where it comes; return the list that it is noted in.
+
+    An extension module that is being imported makes an error of its own of it.
+    """
+    pressed: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # another thread than the main one
+            signal.signal(signal.SIGINT, interrupt)
+    return pressed
+
+
+def _stopped() -> NoReturn:
+    complain("stopped")
+    sys.exit(INTERRUPTED)
 
 
 @click.group(

@@ -1,5 +1,7 @@
 """An exploration as a person reads it: what is recommended, then the best rows."""
 
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich import box
@@ -7,42 +9,82 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from understudy.exploration import Exploration, Panel, Row
+from understudy.costs import Link
+from understudy.exploration import Exploration, Panel, Row, Threshold
 from understudy.summary import three_digits
 
 ROWS = 10
 """Shown unless all are asked for; all local and the frame as it is always are."""
-PIPE_WIDTH = 132
-NARROW = 110
+PIPE_WIDTH = 120
+NARROW = 106
 """Columns below which some figures are put together."""
+_LONG_RETURN = 1 / 3
+"""Of a frame's time: when the way back of the answer takes more, it is said."""
 _ALWAYS = ("local", "raw", "jpeg")
+_WHOLE = (*_ALWAYS, "input")
 _LABEL_MAX = 36
 
 
 def show(exploration: Exploration, *, everything: bool) -> None:
     """Print a table for each panel; coloured on a terminal, plain in a pipe."""
-    console = Console(highlight=False, soft_wrap=False)
-    if not console.is_terminal:
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=PIPE_WIDTH)
     for line in _opening(exploration):
-        console.print(line, soft_wrap=True)
+        console.print(Text(line), soft_wrap=True)
     for panel in exploration.panels:
         console.print()
-        console.print(Text(_over(panel), style="bold"), soft_wrap=True)
+        console.print(Text(f"over {over(panel)}" if panel.links else "no link"))
+        console.print()
         narrow = console.width < NARROW
         console.print(_table(exploration, panel, everything, narrow=narrow))
+        console.print()
+        console.print(Text(panel.why, style="bold"))
         for line in _closing(panel, everything):
-            console.print(line, soft_wrap=True)
+            console.print(Text(line))
+
+
+def over(panel: Panel) -> str:
+    """Return the links of a panel in words."""
+    return "; ".join(map(_link_text, panel.links))
+
+
+def _link_text(link: Link) -> str:
+    """Return a link with its rates and its round trip.
+
+    >>> _link_text(Link("wan", 2.0, 50.0, 30.0))
+    'wan: 2 Mbit/s there, 50 Mbit/s back, round trip 30 ms'
+    """
+    rates = rate_text(link.there_mbit_s)
+    if link.back_mbit_s != link.there_mbit_s:
+        rates += f" there, {rate_text(link.back_mbit_s)} back"
+    return f"{link.name}: {rates}, round trip {link.rtt_ms:g} ms"
+
+
+def rate_text(mbit_s: float) -> str:
+    """Return a rate with three digits, in the unit that suits it.
+
+    >>> rate_text(0.25), rate_text(15.52), rate_text(16432.0)
+    ('250 kbit/s', '15.5 Mbit/s', '16.4 Gbit/s')
+    """
+    for unit, of in (("Gbit/s", 1e3), ("Mbit/s", 1.0)):
+        if mbit_s >= of:
+            return f"{three_digits(mbit_s / of)} {unit}"
+    return f"{three_digits(mbit_s * 1e3)} kbit/s"
 
 
 def _opening(exploration: Exploration) -> Iterator[str]:
     yield exploration.model
     for device in exploration.devices:
         whole = device.profile.whole.min_ms * device.factor
-        facts = device.profile.machine.get("processor", "")
-        scaled = f", {device.scaled}" if device.scaled else ""
-        noisy = ", noisy" if device.profile.noise.flagged else ""
-        yield f"  {device.name}: {whole:.4g} ms whole ({facts}{scaled}{noisy})"
+        facts = [device.profile.machine.get("processor", "")]
+        facts += [device.scaled] if device.scaled else []
+        if device.profile.noise.flagged:
+            facts.append("too busy when profiled: do it again when it rests")
+        yield (
+            f"  {device.name}: {three_digits(whole)} ms whole "
+            f"({'; '.join(filter(None, facts))})"
+        )
     if exploration.exit is not None:
         early = exploration.exit
         yield (
@@ -52,40 +94,35 @@ def _opening(exploration: Exploration) -> Iterator[str]:
         )
 
 
-def _over(panel: Panel) -> str:
-    if not panel.links:
-        return "no link"
-    return "; ".join(
-        f"{link.name}: {link.there_mbit_s:g}/{link.back_mbit_s:g} Mbit/s, "
-        f"{link.rtt_ms:g} ms"
-        for link in panel.links
-    )
-
-
 def _table(
     exploration: Exploration, panel: Panel, everything: bool, *, narrow: bool
 ) -> Table:
     figures = _COLUMNS_NARROW if narrow else _COLUMNS
     if any(row.measured for row in panel.rows):
-        figures = {**figures, "measured": _measured}
+        figures = {**figures, "measured\nms": _measured}
     if exploration.power is not None:
-        figures = {**figures, "mJ": lambda row: row.cost.endpoint_mj}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        figures = {**figures, "endpoint\nmJ": lambda row: row.cost.endpoint_mj}
+    rows = _shown(panel, everything)
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
+    )
     table.add_column("")
     table.add_column("partition", max_width=_LABEL_MAX, min_width=16)
-    table.add_column("codec")
+    table.add_column("codec", no_wrap=True)
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("slowest", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for row in _shown(panel, everything):
+    remarks = list(map(_remarks, rows))
+    if any(remarks) and not narrow:
+        table.add_column("", no_wrap=True)
+    for row, remark in zip(rows, remarks, strict=True):
         table.add_row(
-            "*" if row.best else "=" if row.tie else "",
+            "*" if row.best else "=" if row.tie else "x" if row.excluded else "",
             row.label,
             " ".join(codec for _, codec in row.crossings),
             *(_number(figure(row)) for figure in figures.values()),
-            row.cost.bottleneck.name.replace(" to ", "→"),
-            _remarks(row),
+            slowest(row),
+            *[remark] * (len(table.columns) - len(figures) - 4),
             style="bold" if row.best else "dim" if row.excluded else "",
         )
     return table
@@ -99,23 +136,33 @@ def _measured(row: Row) -> float | None:
 
 
 _COLUMNS: Mapping[str, _Figure] = {
-    "endpoint": lambda row: row.cost.endpoint_ms,
-    "coding": lambda row: row.cost.codec_ms,
-    "network": lambda row: row.cost.network_ms,
-    "server": lambda row: row.cost.server_ms,
-    "return": lambda row: row.cost.return_ms,
-    "total ms": lambda row: row.cost.total_ms,
-    "1/s": lambda row: row.cost.fps,
-    "kB": lambda row: row.cost.wire_bytes / 1e3,
-    "MB": lambda row: row.cost.endpoint_mb,
+    "endpoint\nms": lambda row: row.cost.endpoint_ms,
+    "coding\nms": lambda row: row.cost.codec_ms,
+    "network\nms": lambda row: row.cost.network_ms,
+    "server\nms": lambda row: row.cost.server_ms,
+    "return\nms": lambda row: row.cost.return_ms,
+    "total\nms": lambda row: row.cost.total_ms,
+    "frames\n/s": lambda row: row.cost.fps,
+    "sent\nkB": lambda row: row.cost.wire_bytes / 1e3,
+    "endpoint\nMB": lambda row: row.cost.endpoint_mb,
 }
 _COLUMNS_NARROW: Mapping[str, _Figure] = {
-    "endpoint": lambda row: row.cost.busy_ms,
-    "server": lambda row: row.cost.server_ms,
-    "total ms": lambda row: row.cost.total_ms,
-    "1/s": lambda row: row.cost.fps,
-    "kB": lambda row: row.cost.wire_bytes / 1e3,
+    "endpoint\nms": lambda row: row.cost.busy_ms,
+    "server\nms": lambda row: row.cost.server_ms,
+    "total\nms": lambda row: row.cost.total_ms,
+    "frames\n/s": lambda row: row.cost.fps,
+    "sent\nkB": lambda row: row.cost.wire_bytes / 1e3,
 }
+
+
+def slowest(row: Row) -> str:
+    """Return the stage that bounds the throughput; of two devices, as its column."""
+    name = row.cost.bottleneck.name
+    if row.cost.bottleneck.kind == "device" or row.kind == "chain":
+        return name.replace(" to ", "→")
+    return (
+        "network" if name.startswith(f"{row.pieces.parts[0].device} to") else "return"
+    )
 
 
 def _number(value: float | None) -> str:
@@ -147,21 +194,43 @@ def _shown(panel: Panel, everything: bool) -> Sequence[Row]:
 
 
 def _closing(panel: Panel, everything: bool) -> Iterator[str]:
-    yield panel.why
-    for row in _shown(panel, everything):
+    rows = _shown(panel, everything)
+    for row in rows:
         if row.excluded and panel.best is not None and row.kind != "local":
             yield f"{row.label} is excluded: {', '.join(row.excluded)}"
     if len(panel.thresholds) > 1:
-        yield "the quickest by rate: " + "; ".join(
-            f"{t.label}{_codec(t.codec)} from {t.from_mbit_s:.3g} Mbit/s"
-            if t.from_mbit_s
-            else f"{t.label}{_codec(t.codec)} below {t.to_mbit_s:.3g} Mbit/s"
-            for t in panel.thresholds
+        yield f"the quickest by rate: {'; '.join(map(_threshold, panel.thresholds))}"
+    yield from _of_the_answer(panel)
+    known = {
+        "* recommended": panel.best is not None,
+        "= as good, as far as these profiles can tell": len(panel.ties) > 1,
+        "x excluded": any(row.excluded for row in rows),
+    }
+    legend = "; ".join(words for words, here in known.items() if here)
+    hidden = len(panel.rows) - len(rows)
+    more = f"{hidden} more with --all" if hidden else ""
+    yield "; ".join(filter(None, (legend, more)))
+
+
+def _threshold(threshold: Threshold) -> str:
+    codec = "" if threshold.codec in ("", "none") else f" ({threshold.codec})"
+    if threshold.from_mbit_s:
+        return f"{threshold.label}{codec} from {rate_text(threshold.from_mbit_s)}"
+    return (
+        f"{threshold.label}{codec} below {rate_text(threshold.to_mbit_s or math.inf)}"
+    )
+
+
+def _of_the_answer(panel: Panel) -> Iterator[str]:
+    """Say so where it is the answer's way back that speaks against every cut."""
+    cuts = [r for r in panel.rows if r.kind not in _WHOLE and not r.excluded]
+    if not cuts:
+        return
+    row = min(cuts, key=lambda row: row.score)
+    answer = max(crossing.answer_bytes for crossing in row.pieces.crossings)
+    if row.cost.return_ms > _LONG_RETURN * row.cost.total_ms:
+        yield (
+            f"the answer of {three_digits(answer / 1e3)} kB takes "
+            f"{three_digits(row.cost.return_ms)} ms to come back; if less of it is "
+            "needed, say how much with --answer-bytes"
         )
-    hidden = len(panel.rows) - len(_shown(panel, everything))
-    if hidden:
-        yield f"{hidden} more with --all"
-
-
-def _codec(name: str) -> str:
-    return "" if name in ("", "none") else f" ({name})"

@@ -21,6 +21,7 @@ from understudy.exploration import (
     Panel,
     Row,
 )
+from understudy.summary import three_digits
 from understudy.thresholds import thresholds
 
 ADDED_MAX = 0.05
@@ -156,7 +157,12 @@ def _panel(search: Search, wish: Wish) -> Panel:
         for row in rows
     ]
     found_for = {row.number: (row.label, every[row.number]) for row in allowed}
-    return Panel(links, tuple(rows), _why(rows, best), thresholds(search, found_for))
+    return Panel(
+        links,
+        tuple(rows),
+        _why(search.weights, rows, best),
+        thresholds(search, found_for),
+    )
 
 
 def _row(number: int, found: Found, search: Search, broken: Sequence[Violation]) -> Row:
@@ -192,6 +198,9 @@ def _row(number: int, found: Found, search: Search, broken: Sequence[Violation])
     )
 
 
+UNCUT = ("local", "raw", "jpeg", "input")
+"""Kinds of rows that do not divide the model."""
+_EQUALS_MAX = 5
 _SOURCES = ("measured", "interpolated", "profile", "modelled")
 
 
@@ -247,21 +256,45 @@ def _doubt(row: Row, other: Row) -> float:
     return share * min(row.score, other.score)
 
 
-def _why(rows: Sequence[Row], best: Row) -> str:
+def _why(weights: Mapping[str, float], rows: Sequence[Row], best: Row) -> str:
+    """Return what is recommended, what it takes and what that gains, in a sentence."""
     local = next(row for row in rows if row.kind == "local")
-    equals = [row.label for row in rows if row.tie and row is not best]
-    equals = [label for label in equals if label != best.label]
-    ms = f"{best.cost.total_ms:.4g} ms (p50, within {best.cost.error_ms:.2g})"
-    if best.kind == "local":
-        text = f"do not split: {ms} all local"
-    elif local.excluded:
-        text = f"{best.label}: {ms}; all local is excluded ({local.excluded[0]})"
+    said = f"{_ms(best)} a frame (p50, within {best.cost.error_ms:.2g})"
+    if best.kind in UNCUT:
+        text = f"do not split: {best.label} takes {said}"
     else:
-        gain = local.score / best.score if best.score else math.inf
-        text = f"{best.label}: {ms}, {gain:.3g} x better than all local"
+        text = f"cut at {best.label}: {said}"
+    if best.kind == "local":
+        cuts = [row for row in rows if row.kind not in UNCUT and not row.excluded]
+        if cuts:
+            cut = min(cuts, key=lambda row: row.score)
+            text += f", the best cut {_ms(cut)} ({cut.label})"
+    elif local.excluded:
+        text += f"; all local is excluded ({local.excluded[0]})"
+    else:
+        text += f", {_gain(weights, local, best)}"
+    equals = [row.label for row in rows if row.tie and row.label != best.label]
     if equals:
-        text += f"; not to be told from {', '.join(equals)}"
+        shown = ", ".join(equals[:_EQUALS_MAX])
+        more = len(equals) - _EQUALS_MAX
+        text += f"; not to be told from {shown}" + (f" and {more} more" * (more > 0))
     return text
+
+
+def _gain(weights: Mapping[str, float], local: Row, best: Row) -> str:
+    """Return by how much a row is better than all local."""
+    gain = f"{local.score / best.score:.3g} x" if best.score else "without end"
+    if list(weights) == ["latency"]:
+        return f"{gain} quicker than all local ({_ms(local)})"
+    if list(weights) == ["throughput"]:
+        return f"{gain} the frames/s of all local"
+    if len(weights) == 1:
+        return f"{gain} less {next(iter(weights))} than all local"
+    return f"{gain} better than all local by these weights"
+
+
+def _ms(row: Row) -> str:
+    return f"{three_digits(row.cost.total_ms)} ms"
 
 
 def _nearest_text(rows: Sequence[Row], broken: Sequence[Sequence[Violation]]) -> str:

@@ -1,6 +1,7 @@
 """Measure the link between two machines: one listens, the other asks."""
 
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,22 @@ def listen(
     )
 
 
+def _check_known(address: str) -> None:
+    """Refuse a host that nobody knows, which would be waited for.
+
+    Raises:
+        UnderstudyError: Its name leads nowhere.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UnderstudyError(
+            f"{address}: no such host ({why}); check its name, or give its address"
+        ) from None
+
+
 def profile_link(
     address: str, identity: Identity, *, peer: str, name: str
 ) -> LinkProfile:
@@ -114,6 +131,7 @@ def profile_link(
         raise UnderstudyError(
             f"{identity.folder}: no public key of {said}; copy it there"
         )
+    _check_known(address)
     found = gauge(peer or address, address_of(address), keys=keys, limit_s=LIMIT_S)
     pings_ms = np.array(found.pings_s) * 1e3
     median_ms = float(np.median(pings_ms))

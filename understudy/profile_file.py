@@ -347,16 +347,15 @@ def _read(path: Path, kind: str, made: Callable[[Fields], _Made]) -> _Made:
             f"{path}: cannot be read ({error.strerror}); measure one with {command}"
         ) from None
     except (ValueError, RecursionError) as error:
+        why = "not even text" if isinstance(error, UnicodeError) else error
         raise UnderstudyError(
-            f"{path}: not JSON ({error}); measure it again with {command}"
+            f"{path}: not JSON ({why}); measure it again with {command}"
         ) from None
     keys = data.keys() if isinstance(data, dict) else set()
     if kind not in keys:
         found = next((_KINDS[k][0] for k in _KINDS if k in keys), None)
-        it_is = f"the profile of {found}" if found else "no profile"
-        raise UnderstudyError(
-            f"{path}: {it_is}, not one of {what}; give what {command} wrote"
-        )
+        it_is = f"the profile of {found}, not" if found else "not the profile"
+        raise UnderstudyError(f"{path}: {it_is} of {what}; give what {command} wrote")
     if data.get("understudy") != PROFILE_VERSION:
         raise UnderstudyError(
             f"{path}: profile of version {data.get('understudy')}, this is version "

@@ -16,23 +16,30 @@ def profile_text(profile: Profile) -> str:
     lines = [
         f"{profile.model.file} on {profile.device}: {profile.machine['processor']}, "
         f"{threads}",
-        f"whole    {whole.min_ms:.3f} ms (p50 {whole.p50_ms:.3f}, p95 "
+        f"whole    {whole.min_ms:.3f} ms at least (p50 {whole.p50_ms:.3f}, p95 "
         f"{whole.p95_ms:.3f}; {profile.rounds} rounds)",
-        f"noise    p90 {noise.p90_over_min:.2f} x the least{busy}",
+        f"noise    p90 {noise.p90_over_min:.2f} x the least of a fixed product{busy}",
         f"memory   session {profile.memory.session_mb:.0f} MB, "
         f"peak of the process {profile.memory.peak_mb:.0f} MB",
         f"paced    {paced.slower:.2f} x the least, within {100 * paced.error:.0f} %",
         f"runtime  adds {added.frame_ms:.2f} ms to a frame, {added.message_ms:.2f} at "
         f"each end of a message, {added.hand_off_ms:.2f} to a long computation",
-        f"cut      adds {profile.boundary_ms:+.3f} ms (median)",
+        _boundary(profile.boundary_ms),
     ]
     measured = [cut for cut in profile.cuts if cut.source == "measured"]
     if measured:
         lines += ["", f"{'measured cut':{_WIDTH_MAX}}{'head ms':>10}{'tail ms':>10}"]
         lines += map(_row, measured)
     others = [cut for cut in profile.cuts if cut.source != "measured"]
-    lines += ["", f"{len(others)} more cuts predicted; {profile.seconds:.1f} s"]
+    lines += ["", f"{len(others)} more cuts predicted; all in {profile.seconds:.1f} s"]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _boundary(ms: float) -> str:
+    """Return what head and tail take more than the whole."""
+    if ms <= 0:
+        return "cut      adds nothing that can be measured"
+    return f"cut      adds {ms:.3f} ms (median of those measured)"
 
 
 def link_text(link: LinkProfile) -> str:

@@ -72,7 +72,7 @@ def run_all(
                 wait_ready(launcher, names)
             ready = ", ".join([*servers, *endpoints])
             if view != "json":
-                say(f"{plan.name}: {ready} are ready; Ctrl-C ends them")
+                say(f"{plan.name}: started {ready}; Ctrl-C ends the run")
             live.begin()
             watch = PlanWatch(launcher)
 

@@ -33,7 +33,7 @@ def test_pipe_gets_what_happens_and_the_summary(tmp_path: Path) -> None:
         _up(plan.folder), capture_output=True, text=True, timeout=60, check=True
     )
     said = done.stdout.splitlines()
-    assert said[0] == "toy: edge.0, cam.0 are ready; Ctrl-C ends them"
+    assert said[0] == "toy: started edge.0, cam.0; Ctrl-C ends the run"
     assert said[1] == "", "nothing happened; the summary follows"
     assert "every frame answered once, in order: kept" in done.stdout
 

@@ -116,13 +116,13 @@ def test_what_is_not_json_is_refused(tmp_path, text):
 @pytest.mark.parametrize("text", ["[]", "3", '{"understudy": 1}'])
 def test_what_is_no_profile_is_refused(tmp_path, text):
     (tmp_path / "pi.json").write_text(text)
-    with pytest.raises(UnderstudyError, match="no profile, not one of a model"):
+    with pytest.raises(UnderstudyError, match="not the profile of a model"):
         read_profile(tmp_path / "pi.json")
 
 
 def test_the_profile_of_a_link_is_not_one_of_a_model(tmp_path):
     write_profile(LINK, tmp_path / "home.json")
-    with pytest.raises(UnderstudyError, match="profile of a link, not one of a model"):
+    with pytest.raises(UnderstudyError, match="the profile of a link, not of a model"):
         read_profile(tmp_path / "home.json")
 
 

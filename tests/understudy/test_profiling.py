@@ -192,7 +192,7 @@ def test_interrupted_profile_leaves_nothing_behind(tmp_path):
         text=True,
     )
     end_s = time.monotonic() + 20
-    while not list(tmp_path.glob("understudy-profile-*")):
+    while not list(tmp_path.glob("understudy-profile-*/*")):
         assert process.poll() is None, "it was over before it was interrupted"
         assert time.monotonic() < end_s
         time.sleep(0.005)

@@ -1,6 +1,7 @@
 """How a command that runs something begins, complains and ends."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -54,14 +55,22 @@ def tell_native() -> None:
         )
 
 
-def writable(json_file: Path | None) -> None:
+def writable(file: Path | None, option: str = "--json") -> None:
     """Refuse a file that cannot be written before a run, not after it."""
-    if json_file is None:
+    if file is None:
         return
-    folder = json_file.absolute().parent
-    if json_file.is_dir() or not folder.is_dir():
-        what = "is a folder" if json_file.is_dir() else f"no folder {folder}"
-        raise MisuseError(f"{json_file}: {what}; name another file with --json")
+    folder = file.absolute().parent
+    if file.is_dir() or not folder.is_dir():
+        what = "is a folder" if file.is_dir() else f"no folder {folder}"
+        raise MisuseError(f"{file}: {what}; name another file with {option}")
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise MisuseError(f"{file}: not ours to write; name another file with {option}")
+
+
+def folder_can_be(folder: Path | None) -> None:
+    """Refuse a folder that is a file before a run, not after it."""
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise MisuseError(f"{folder}: is a file; name a folder")
 
 
 def conclude(

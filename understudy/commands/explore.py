@@ -8,97 +8,143 @@ from typing import TYPE_CHECKING
 import click
 
 from dataflow.errors import MisuseError
-from understudy.commands.ending import Stoppable, writable, write_file
-from understudy.commands.options import PATH, Finite
+from understudy.commands.ending import Stoppable, folder_can_be, writable, write_file
+from understudy.commands.options import PATH, Finite, sectioned
 
 if TYPE_CHECKING:
     from understudy.exploration import Exploration
     from understudy.explore_subject import Subject
 
 
-@click.command()
+@click.command(
+    cls=sectioned(
+        {
+            "What is there": "endpoint server chain links slow power run_folder",
+            "What is wanted": "objective codec require max_endpoint_ms max_memory pins",
+            "Of a frame": "answer_bytes jpeg_bytes exit_share exit_ms",
+            "What comes out": (
+                "everything report_folder folder measure live_run csv_file json_file"
+            ),
+        }
+    )
+)
 @click.argument("model", type=PATH)
-@click.option("--endpoint", type=PATH, help="Profile of the device with the input.")
-@click.option("--server", type=PATH, help="Profile of the other.")
+@click.option(
+    "--endpoint", type=PATH, metavar="PROFILE", help="Of the device with the input."
+)
+@click.option("--server", type=PATH, metavar="PROFILE", help="Of the other device.")
 @click.option(
     "--device",
     "chain",
     multiple=True,
     metavar="NAME=PROFILE",
-    help="In place of those two: each device of a chain, --link between them.",
+    help="In place of those two: each device of a chain, with a --link between "
+    "every two.",
 )
 @click.option(
     "--link",
     "links",
     multiple=True,
     metavar="RATE,RTT",
-    help="Such as 16mbit,5ms, or a link's profile; each gives a table.",
+    help="16mbit,5ms; or 2/20mbit,30ms, there and back; or home=16mbit,5ms; or the "
+    "file of a measured link. Each gives a table.",
 )
 @click.option(
-    "--objective",
-    default="latency",
-    show_default=True,
-    metavar="NAMES",
-    help="latency, throughput, endpoint-time, endpoint-energy or bytes; or weights "
-    "per ms, ms a frame, ms, mJ and kB: latency=1,bytes=0.2.",
+    "--slow",
+    type=Finite(0, min_open=True),
+    metavar="FACTOR",
+    help="Take the endpoint for so many times slower than its profile.",
 )
 @click.option(
-    "--codec",
-    default="lossless",
-    show_default=True,
-    metavar="CODEC",
-    help="lossless or any: the best of these for each cut; or none, int8, zstd, …",
-)
-@click.option(
-    "--require",
-    type=click.Choice(["no-raw-input"]),
-    help="The input must not leave the device.",
-)
-@click.option("--max-endpoint-ms", type=Finite(0), help="Of its time for a frame.")
-@click.option(
-    "--max-memory",
-    multiple=True,
-    metavar="[SIDE=]MB",
-    help="Of weights and activations; of the endpoint unless it says server.",
-)
-@click.option(
-    "--pin",
-    "pins",
-    multiple=True,
-    metavar="NODE=SIDE",
-    help="A node, or tensor it makes, that endpoint or server must run.",
-)
-@click.option(
-    "--power",
-    metavar="WATTS",
-    help="Such as endpoint=3.5W,idle=1.2W,radio=0.8W,server=40W.",
+    "--power", metavar="WATTS", help="endpoint=3.5W,idle=1.2W,radio=0.8W,server=40W."
 )
 @click.option(
     "--from",
     "run_folder",
     type=PATH,
     metavar="RUN",
-    help="Take times, rates and exits as that run has seen them.",
+    help="Take times, rates and exits as the run in this folder has seen them.",
 )
-@click.option("--slow", type=Finite(0, min_open=True), help="Endpoint slower by this.")
-@click.option("--jpeg-bytes", type=click.IntRange(1), help="Of a frame as JPEG.")
+@click.option(
+    "--objective",
+    default="latency",
+    show_default=True,
+    metavar="NAMES",
+    help="What is to be small: latency, throughput (ms between frames), endpoint-time, "
+    "endpoint-energy (mJ), bytes (kB); or a sum with weights: latency=1,bytes=0.2.",
+)
+@click.option(
+    "--codec",
+    default="lossless",
+    show_default=True,
+    metavar="CODEC",
+    help="lossless or any: the best of these for each cut; or none, zstd, int8, "
+    "float16+lz4, …",
+)
+@click.option(
+    "--require",
+    type=click.Choice(["no-raw-input"]),
+    help="The input must not leave the endpoint.",
+)
+@click.option(
+    "--max-endpoint-ms",
+    type=Finite(0),
+    metavar="MS",
+    help="Most that the endpoint may work on a frame.",
+)
+@click.option(
+    "--max-memory",
+    multiple=True,
+    metavar="[SIDE=]MB",
+    help="Most memory for weights and activations, of the endpoint unless it says "
+    "server=MB.",
+)
+@click.option(
+    "--pin",
+    "pins",
+    multiple=True,
+    metavar="NODE=SIDE",
+    help="This node, or what makes this tensor, must run on endpoint or server.",
+)
 @click.option(
     "--answer-bytes",
     type=click.IntRange(0),
-    help="That come back of a frame; default: the model's outputs.",
+    metavar="BYTES",
+    help="What comes back of a frame. Default: all outputs of the model.",
+)
+@click.option(
+    "--jpeg-bytes",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="Size of a frame as JPEG: sending that is looked at, too.",
 )
 @click.option(
     "--exit-share",
     type=Finite(0, 1),
-    help="Of frames that the early exit of a graph file answers.",
+    metavar="SHARE",
+    help="Share of the frames, 0 to 1, that the early exit of a graph file answers.",
 )
 @click.option(
     "--exit-ms",
     type=Finite(0),
-    help="That the exit takes; default: its share of the network's time, timed here.",
+    metavar="MS",
+    help="What that exit takes on the endpoint; default: its share of the network's "
+    "time, timed here.",
+)
+@click.option("--all", "everything", is_flag=True, help="Print every partition.")
+@click.option(
+    "--report",
+    "report_folder",
+    type=PATH,
+    metavar="FOLDER",
+    help="Write a page with all tables and plots there; plots also as SVG and PDF.",
 )
 @click.option(
-    "--write", "folder", type=PATH, help="Write the best as files for `up` there."
+    "--write",
+    "folder",
+    type=PATH,
+    metavar="FOLDER",
+    help="Write a deployment of what is recommended there, for `understudy up`.",
 )
 @click.option(
     "--measure",
@@ -112,14 +158,11 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="Play the best on the devices of that run, which is up, and switch it back.",
 )
-@click.option("--all", "everything", is_flag=True, help="Print every partition.")
-@click.option("--json", "json_file", type=PATH, help="Write all of it there.")
-@click.option("--csv", "csv_file", type=PATH, help="Write a line a partition there.")
 @click.option(
-    "--report",
-    "report_folder",
-    type=PATH,
-    help="Write a page with all tables and plots there; plots also as SVG and PDF.",
+    "--csv", "csv_file", type=PATH, metavar="FILE", help="Write a line a partition."
+)
+@click.option(
+    "--json", "json_file", type=PATH, metavar="FILE", help="Write all that is known."
 )
 def explore(
     model: Path,
@@ -151,13 +194,14 @@ def explore(
     """Say where to cut MODEL between two devices, and what that gains.
 
     Every cut is looked at, and so are all local, all remote, and sending the frame as
-    it is. Times come from `understudy profile`; nothing runs. Exit status 1: the
-    constraints exclude everything. A graph file may stand in place of MODEL: then its
-    early exit counts.
+    it is. Times come from `understudy profile`; nothing runs, unless --measure or
+    --on is given. Exit status 1: the constraints exclude everything. A graph file may stand in
+    place of MODEL: then its early exit counts.
 
-    Example: understudy explore net.onnx --endpoint pi.json --server lab.json
-    --link 16mbit,5ms
-    """
+    \b
+    Example: understudy explore net.onnx --endpoint net-pi.json \\
+                 --server net-lab.json --link 16mbit,5ms --report out --write best
+    """  # noqa: D301  (click reads it)
     from understudy import explore_words as words
     from understudy.constraints import Constraints
     from understudy.explore_subject import read_subject
@@ -166,8 +210,10 @@ def explore(
     from understudy.exploring import Wish
     from understudy.exploring import explore as explored
 
-    for file in (json_file, csv_file):
-        writable(file)
+    writable(json_file)
+    writable(csv_file, "--csv")
+    for place in (report_folder, folder):
+        folder_can_be(place)
     profiles = _profiles(endpoint, server, chain)
     first = next(iter(profiles))
     devices = words.read_devices(profiles, {} if slow is None else {first: slow})
@@ -218,9 +264,9 @@ def explore(
     if report_folder is not None:
         from understudy.explore_page import write_folder
 
-        click.echo(f"report: {write_folder(result, report_folder)}")
+        click.echo(f"\nreport: {write_folder(result, report_folder)}")
     if folder is not None:
-        click.echo(f"\nunderstudy up {write_best(folder, subject, result)}")
+        click.echo(f"\nrun it: understudy up {write_best(folder, subject, result)}")
     sys.exit(0 if all(panel.best for panel in result.panels) else 1)
 
 

@@ -1,7 +1,7 @@
 """Options and arguments that several commands have."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,32 @@ CODEC = click.Choice(
 DIMS = click.option(
     "--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Fix an open dimension."
 )
+
+
+def sectioned(sections: Mapping[str, str]) -> type[click.Command]:
+    """Return a command whose help shows its options in sections.
+
+    Args:
+        sections: Title -> names of parameters; what is in none comes last.
+    """
+
+    class Sectioned(click.Command):
+        def format_options(
+            self, ctx: click.Context, formatter: click.HelpFormatter
+        ) -> None:
+            left = {
+                str(parameter.name): record
+                for parameter in self.get_params(ctx)
+                if isinstance(parameter, click.Option)
+                and (record := parameter.get_help_record(ctx)) is not None
+            }
+            for title, names in sections.items():
+                with formatter.section(title):
+                    formatter.write_dl([left.pop(name) for name in names.split()])
+            with formatter.section("Other options"):
+                formatter.write_dl(list(left.values()))
+
+    return Sectioned
 
 
 def sizes_of(dims: Sequence[str]) -> dict[str, int]:

@@ -9,7 +9,14 @@ import click
 
 from dataflow.errors import UnderstudyError
 from understudy.commands.ending import Stoppable, tell_native
-from understudy.commands.options import DIMS, INSECURE, PATH, Finite, sizes_of
+from understudy.commands.options import (
+    DIMS,
+    INSECURE,
+    PATH,
+    Finite,
+    sectioned,
+    sizes_of,
+)
 
 if TYPE_CHECKING:
     from understudy.link_profiling import Identity
@@ -33,13 +40,33 @@ def _cores(_context: object, _parameter: object, text: str) -> tuple[int, ...]:
         raise click.BadParameter(str(error)) from None
 
 
-@click.command()
+@click.command(
+    cls=sectioned(
+        {
+            "Of a model or of a link": "out name",
+            "Of a model": "threads cores providers anchors input_file dims",
+            "Of a link": "listen link seconds keys identity peer insecure",
+        }
+    )
+)
 @click.argument("model", type=PATH, required=False)
-@click.option("-o", "--output", "out", type=PATH, help="Default: MODEL-NAME.json.")
-@click.option("--name", default="", help="What to call this device; default: the host.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=PATH,
+    metavar="FILE",
+    help="Default: MODEL-NAME.json or link-NAME.json.",
+)
+@click.option(
+    "--name",
+    default="",
+    help="What to call this device, or the link; default: the host, or the peer.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
+    metavar="N",
     default=1,
     show_default=True,
     help="Threads of a session.",
@@ -70,23 +97,36 @@ def _cores(_context: object, _parameter: object, text: str) -> tuple[int, ...]:
     "--input",
     "input_file",
     type=PATH,
-    help="Measure with this frame: a .npz with an array called like each input.",
+    metavar="FRAME.npz",
+    help="Measure with this frame: an array called like each input.",
 )
 @DIMS
 @click.option(
-    "--link", metavar="HOST:PORT", help="Measure the link to who listens there instead."
+    "--listen", metavar="HOST:PORT", help="Answer there to who measures the link."
 )
-@click.option("--listen", metavar="HOST:PORT", help="Answer who measures the link.")
+@click.option(
+    "--link", metavar="HOST:PORT", help="Measure the link to who listens there."
+)
 @click.option(
     "--seconds",
     type=Finite(1, 86_400),
     default=600.0,
     show_default=True,
+    metavar="S",
     help="Listen for so long.",
 )
-@click.option("--keys", type=PATH, help="Folder of CURVE certificates, for the link.")
-@click.option("--as", "identity", default="", help="Whose of these keys is ours.")
-@click.option("--peer", default="", help="Whose is that of the other side.")
+@click.option(
+    "--keys",
+    type=PATH,
+    metavar="FOLDER",
+    help="CURVE keys, of `understudy keys new`.",
+)
+@click.option(
+    "--as", "identity", default="", metavar="NAME", help="Whose of these keys is ours."
+)
+@click.option(
+    "--peer", default="", metavar="NAME", help="Whose is that of the other side."
+)
 @INSECURE
 def profile(
     model: Path | None,
@@ -141,7 +181,7 @@ def _profile_link(
     with Stoppable():
         made = profile_link(address, us, peer=peer, name=name)
     write_profile(made, out)
-    click.echo(f"{link_text(made)}\n{out}")
+    click.echo(f"{link_text(made)}\nprofile: {out}")
 
 
 def _profile_model(
@@ -169,4 +209,4 @@ def _profile_model(
     with Stoppable(), Progress() as progress:
         made = profiling.profile(model, wanted, progress.tell)
     write_profile(made, out)
-    click.echo(f"{profile_text(made)}\n{out}")
+    click.echo(f"{profile_text(made)}\nprofile: {out}")

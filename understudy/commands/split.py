@@ -11,13 +11,23 @@ from understudy.commands.options import DIMS, PATH, sizes_of
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.option("--all", "every", is_flag=True, help="List useless cuts too, and why.")
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="List useless cuts too, and why.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print for machines.")
 @click.option(
-    "--at", multiple=True, metavar="TENSOR[,TENSOR]", help="Cut here. Repeatable."
+    "--at",
+    multiple=True,
+    metavar="TENSOR[,TENSOR]",
+    help="Cut here, and there.",
 )
-@click.option("--into", type=click.IntRange(2), metavar="N", help="Cut into N parts.")
-@click.option("--per", type=click.Choice(["group"]), help="One part a layer group.")
+@click.option(
+    "--into", type=click.IntRange(2), metavar="N", help="Cut into N like parts."
+)
+@click.option("--per", type=click.Choice(["group"]), help="A part a layer group.")
 @click.option("--output", type=PATH, metavar="FOLDER", help="Write the parts there.")
 @click.option(
     "--input", "given", type=PATH, metavar="FILE.npz", help="Compare on these inputs."
