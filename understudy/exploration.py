@@ -83,6 +83,15 @@ class Row:
         """Of the first crossing."""
         return self.crossings[0][1] if self.crossings else ""
 
+    @property
+    def slowest(self) -> str:
+        """What bounds the throughput: of two devices' link, network or return."""
+        stage = self.cost.bottleneck
+        if stage.kind == "device" or self.kind == "chain":
+            return stage.name.replace(" to ", "→")
+        first = self.pieces.parts[0].device
+        return "network" if stage.name.startswith(f"{first} to ") else "return"
+
     def to_json(self) -> dict[str, Any]:
         cost = asdict(self.cost)
         stages = cost.pop("stages")

@@ -9,7 +9,8 @@ from dataflow.errors import UnderstudyError
 from understudy import explore_plots as plots
 from understudy import page, rate_plots
 from understudy.exploration import Exploration, Panel, Row
-from understudy.summary import NONE, Column, three_digits
+from understudy.explore_words import link_text
+from understudy.summary import NONE, Column, milliseconds, three_digits
 from understudy.svg import Plot, document
 
 Drawn = Mapping[str, Mapping[int, str]]
@@ -82,8 +83,8 @@ _CAPTIONS = {
     "bars": (
         "What a frame takes at each partition point, part by part, in the order of the "
         "model. ▲ is recommended, △ is as good as far as these profiles can tell, ✕ is "
-        "excluded by a constraint. Up to the network a bar is the endpoint's time and "
-        "communication. Figures over bars that are cut off are their totals."
+        "excluded (the table says why). Up to the network a bar is the endpoint's time "
+        "and communication. Figures over bars that are cut off are their totals."
     ),
     "rate": (
         "The quickest partition at each rate of the links, both ways (number above, "
@@ -95,14 +96,10 @@ _CAPTIONS = {
         "endpoint time together. The larger, the longer the endpoint works. What sends "
         "nothing stands at the lower rim."
     ),
-    "throughput": (
-        "Frames a second with as many under way as it takes: blue where a device, "
-        "orange where the link is the slowest stage."
-    ),
+    "throughput": ("Frames a second with as many under way as it takes."),
     "regret": (
         "By how much the recommended partition is slower than the best one, were links "
-        "and servers other than explored (white: not at all; darkest: twice as slow or "
-        "worse). The ring is what was explored."
+        "and servers other than explored. The ring is what was explored."
     ),
     "bytes": (
         "What crosses, by depth: as computed, and as sent with the codec of the first "
@@ -141,10 +138,7 @@ def _panel(panel: Panel, index: int, drawn: Drawn) -> Iterator[str]:
     yield f'<section class="verdict {kind}"><p>{escape(panel.why)}</p></section>'
     if panel.best is not None:
         yield page.tiles(_tiles(panel, panel.best))
-    colours = [(colour, name) for name, (colour, _) in plots.PARTS.items()]
     for name in _of_panel(panel):
-        if name == "bars":
-            yield page.legend(colours)
         yield _both(f"{name}-{index}", drawn)
         yield f'<p class="caption">{escape(_CAPTIONS[name])}</p>'
         if name == "bars":
@@ -157,11 +151,8 @@ def _both(name: str, drawn: Drawn) -> str:
 
 
 def _over(panel: Panel) -> str:
-    if not panel.links:
-        return "No link"
-    return "Over " + "; ".join(
-        f"{link.there_mbit_s:g}/{link.back_mbit_s:g} Mbit/s, {link.rtt_ms:g} ms"
-        for link in panel.links
+    return (
+        f"Over {'; '.join(map(link_text, panel.links))}" if panel.links else "No link"
     )
 
 
@@ -172,11 +163,16 @@ def _tiles(panel: Panel, best: Row) -> Iterator[tuple[str, str, str]]:
     local = next((r for r in panel.rows if r.kind == "local"), None)
     if local is not None and local is not best:
         gain = local.cost.total_ms / cost.total_ms
-        yield "all local", f"{_number(local.cost.total_ms)} ms", f"{gain:.2f} times it"
-        work = local.cost.busy_ms / cost.busy_ms if cost.busy_ms else None
-        note = "" if work is None else f"1/{work:.2f} of all local"
+        note = f"{three_digits(gain)} times as long"
+        yield "all local", f"{_number(local.cost.total_ms)} ms", note
+        note = ""
+        if cost.busy_ms:
+            note = (
+                f"{three_digits(local.cost.busy_ms / cost.busy_ms)} times if all local"
+            )
         yield "endpoint works", f"{_number(cost.busy_ms)} ms", note
-    yield "frames/s", _number(cost.fps), f"bound by {cost.bottleneck.name}"
+    stage = best.slowest
+    yield "frames/s", _number(cost.fps), f"slowest: {stage}"
     yield "sent a frame", f"{_number(cost.wire_bytes / 1e3)} kB", best.codec
 
 
@@ -186,10 +182,10 @@ def _table(panel: Panel) -> tuple[list[Column], list[list[str]]]:
     columns = [Column("#"), Column("partition", number=False)]
     columns += [Column("depth %"), Column("codec", number=False)]
     columns += [Column("kB")]
-    columns += [Column(name) for name in plots.PARTS]
-    columns += [Column("total ms"), Column("±"), Column("1/s")]
+    columns += [Column(f"{name} ms") for name in plots.PARTS]
+    columns += [Column("total ms"), Column("frames/s")]
     columns += [Column("slowest", number=False), Column("MB"), Column("server MB")]
-    columns += [Column("mJ")] * power + [Column("measured")] * measured
+    columns += [Column("mJ")] * power + [Column("measured ms")] * measured
     columns += [Column("", number=False)]
     return columns, [_cells(row, power, measured) for row in panel.ranked()]
 
@@ -199,14 +195,21 @@ def _cells(row: Row, power: bool, measured: bool) -> list[str]:
     codecs = " ".join(codec for _, codec in row.crossings)
     cells = [str(row.number), row.label, f"{100 * row.depth:.0f}", codecs]
     cells.append(_number(cost.wire_bytes / 1e3))
-    cells += [_number(part(cost)) for _, part in plots.PARTS.values()]
-    cells += [_number(cost.total_ms), _number(cost.error_ms), _number(cost.fps)]
-    cells += [cost.bottleneck.name, _number(cost.endpoint_mb), _number(cost.server_mb)]
+    cells += [_ms(part(cost)) for _, part in plots.PARTS.values()]
+    cells += [
+        f"{_ms(cost.total_ms)}\u00a0±\u00a0{_ms(cost.error_ms)}",
+        _number(cost.fps),
+    ]
+    cells += [row.slowest, _number(cost.endpoint_mb), _number(cost.server_mb)]
     if power:
         cells.append(_number(cost.endpoint_mj))
     if measured:
-        cells.append(_number(row.measured.p50_ms if row.measured else None))
+        cells.append(_ms(row.measured.p50_ms if row.measured else None))
     return [*cells, "; ".join(_remarks(row))]
+
+
+def _ms(value: float | None) -> str:
+    return "0" if value == 0 else milliseconds(value)
 
 
 def _remarks(row: Row) -> Iterator[str]:
@@ -217,7 +220,7 @@ def _remarks(row: Row) -> Iterator[str]:
     yield from row.excluded
     if row.source != "measured":
         yield row.source
-    if row.raw_input:
+    if row.raw_input and not row.excluded:
         yield "raw input leaves the endpoint"
     yield from row.notes
 

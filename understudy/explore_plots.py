@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.costs import Cost
 from understudy.exploration import Panel, Row
-from understudy.svg import FAINT, INK, Plot
+from understudy.svg import FAINT, INK, PAPER, Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +36,8 @@ _ROWS_WIDE, _ROWS_NARROW = 60, 30
 _HIGHER = 1.9
 """A bar is drawn up to so many times the model uncut; what is higher is cut off."""
 _LABEL_MAX = 26
+_SEAM = 0.5
+"""Of paper between the parts of a bar: they stay apart in grey."""
 
 
 def bars(panel: Panel, width: int) -> Plot:
@@ -43,18 +45,20 @@ def bars(panel: Panel, width: int) -> Plot:
     wide = width > 500
     rows = shown(panel, _ROWS_WIDE if wide else _ROWS_NARROW)
     limit_ms = _limit_ms(panel, rows)
-    height = 340 if wide else 74 + 17 * len(rows)
+    height = 360 if wide else 104 + 17 * len(rows)
     plot = Plot(width, height)
     with plot:
-        ax = plot.axes_at(left=50, right=62 if wide else 14, bottom=46, top=24)
+        ax = plot.axes_at(
+            left=50, right=62 if wide else 14, bottom=46, top=44 if wide else 56
+        )
         places = [float(place) for place in range(len(rows))]
         below = [0.0] * len(rows)
         draw = ax.bar if wide else ax.barh
         start = "bottom" if wide else "left"
-        for colour, part in PARTS.values():
+        for name, (colour, part) in PARTS.items():
             sizes = [part(row.cost) for row in rows]
-            styles: dict[str, Any] = {start: below, "color": colour, "linewidth": 0}
-            draw(places, sizes, 0.78, **styles)
+            styles: dict[str, Any] = {start: below, "color": colour, "label": name}
+            draw(places, sizes, 0.78, edgecolor=PAPER, linewidth=_SEAM, **styles)
             below = [b + s for b, s in zip(below, sizes, strict=True)]
         for place, row, total in zip(places, rows, below, strict=True):
             _mark_bar(ax, row, place, min(total, limit_ms), total > limit_ms, wide=wide)
@@ -71,7 +75,18 @@ def bars(panel: Panel, width: int) -> Plot:
             ax.set_xlabel("ms a frame")
             span(len(rows) - 0.3, -0.7)
         time(0, limit_ms * 1.08)
+        _legend_above(plot, ax, columns=5 if wide else 3, distance=22)
     return plot
+
+
+def _legend_above(plot: Plot, ax: "Axes", *, columns: int, distance: float) -> None:
+    """Say above the axes what the colours mean, so that a plot alone says it, too."""
+    above = 1 + distance / (ax.get_position().height * plot.height)
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0, above), ncols=columns, frameon=False,
+        fontsize=9, labelcolor=INK, handlelength=1.1, handleheight=0.9,
+        handletextpad=0.5, columnspacing=1.4, borderaxespad=0, borderpad=0,
+    )  # fmt: skip
 
 
 def shown(panel: Panel, most: int) -> list[Row]:
@@ -186,33 +201,37 @@ def pareto(panel: Panel, width: int) -> Plot:
 
 def throughput(panel: Panel, width: int) -> Plot:
     """Return frames a second by depth, beside what latency would choose."""
-    plot = Plot(width, 260)
+    plot = Plot(width, 276)
     with plot:
-        ax = plot.axes_at(left=58, right=16, bottom=38, top=14)
+        ax = plot.axes_at(left=58, right=16, bottom=38, top=30)
         rows = [r for r in panel.rows if not r.excluded and math.isfinite(r.cost.fps)]
         for kind in ("device", "link"):
             found = [row for row in rows if row.cost.bottleneck.kind == kind]
             ax.scatter(
                 [100 * row.depth for row in found],
                 [row.cost.fps for row in found],
-                s=20, color=PARTS["endpoint" if kind == "device" else "network"][0],
-                linewidth=0, zorder=2,
+                s=22, color=PARTS["endpoint" if kind == "device" else "network"][0],
+                marker="o" if kind == "device" else "s", linewidth=0, zorder=2,
+                label=f"bound by a {kind}",
             )  # fmt: skip
-        marked = {"least latency": min(rows, key=lambda r: r.cost.total_ms)}
-        marked["most frames"] = max(rows, key=lambda r: r.cost.fps)
-        for place, (words, row) in enumerate(marked.items()):
+        _legend_above(plot, ax, columns=2, distance=6)
+        quickest = min(rows, key=lambda r: r.cost.total_ms)
+        most = max(rows, key=lambda r: r.cost.fps)
+        marked = [(quickest, "least latency"), (most, "most frames")]
+        if quickest is most:
+            marked = [(most, "least latency, most frames")]
+        for row, words in marked:
             ax.scatter(
                 [100 * row.depth], [row.cost.fps], s=90, facecolor="none",
                 edgecolor=_BEST, linewidth=1.3, zorder=3,
             )  # fmt: skip
             ax.annotate(
                 f"{words}: {row.number}", (100 * row.depth, row.cost.fps),
-                xytext=(9 if row.depth < 0.6 else -9, 8 - 18 * place),
+                xytext=(9 if row.depth < 0.6 else -9, 8),
                 textcoords="offset points", fontsize=9, color=INK,
                 ha="left" if row.depth < 0.6 else "right",
             )  # fmt: skip
-        ax.set_ylim(bottom=0)
-        ax.margins(y=0.18)
+        ax.set_ylim(0, 1.2 * most.cost.fps)
         ax.set_xlabel("depth of the cut, % of the nodes")
         ax.set_ylabel("frames/s")
     return plot

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from understudy.costs import Link
 from understudy.exploration import Exploration, Panel, Row, Threshold
+from understudy.explore_words import link_text, rate_text
 from understudy.summary import three_digits
 
 ROWS = 10
@@ -34,7 +34,7 @@ def show(exploration: Exploration, *, everything: bool) -> None:
         console.print(Text(line), soft_wrap=True)
     for panel in exploration.panels:
         console.print()
-        console.print(Text(f"over {over(panel)}" if panel.links else "no link"))
+        console.print(Text(_over(panel)))
         console.print()
         narrow = console.width < NARROW
         console.print(_table(exploration, panel, everything, narrow=narrow))
@@ -44,33 +44,10 @@ def show(exploration: Exploration, *, everything: bool) -> None:
             console.print(Text(line))
 
 
-def over(panel: Panel) -> str:
-    """Return the links of a panel in words."""
-    return "; ".join(map(_link_text, panel.links))
-
-
-def _link_text(link: Link) -> str:
-    """Return a link with its rates and its round trip.
-
-    >>> _link_text(Link("wan", 2.0, 50.0, 30.0))
-    'wan: 2 Mbit/s there, 50 Mbit/s back, round trip 30 ms'
-    """
-    rates = rate_text(link.there_mbit_s)
-    if link.back_mbit_s != link.there_mbit_s:
-        rates += f" there, {rate_text(link.back_mbit_s)} back"
-    return f"{link.name}: {rates}, round trip {link.rtt_ms:g} ms"
-
-
-def rate_text(mbit_s: float) -> str:
-    """Return a rate with three digits, in the unit that suits it.
-
-    >>> rate_text(0.25), rate_text(15.52), rate_text(16432.0)
-    ('250 kbit/s', '15.5 Mbit/s', '16.4 Gbit/s')
-    """
-    for unit, of in (("Gbit/s", 1e3), ("Mbit/s", 1.0)):
-        if mbit_s >= of:
-            return f"{three_digits(mbit_s / of)} {unit}"
-    return f"{three_digits(mbit_s * 1e3)} kbit/s"
+def _over(panel: Panel) -> str:
+    return (
+        f"over {'; '.join(map(link_text, panel.links))}" if panel.links else "no link"
+    )
 
 
 def _opening(exploration: Exploration) -> Iterator[str]:
@@ -121,7 +98,7 @@ def _table(
             row.label,
             " ".join(codec for _, codec in row.crossings),
             *(_number(figure(row)) for figure in figures.values()),
-            slowest(row),
+            row.slowest,
             *[remark] * (len(table.columns) - len(figures) - 4),
             style="bold" if row.best else "dim" if row.excluded else "",
         )
@@ -153,16 +130,6 @@ _COLUMNS_NARROW: Mapping[str, _Figure] = {
     "frames\n/s": lambda row: row.cost.fps,
     "sent\nkB": lambda row: row.cost.wire_bytes / 1e3,
 }
-
-
-def slowest(row: Row) -> str:
-    """Return the stage that bounds the throughput; of two devices, as its column."""
-    name = row.cost.bottleneck.name
-    if row.cost.bottleneck.kind == "device" or row.kind == "chain":
-        return name.replace(" to ", "→")
-    return (
-        "network" if name.startswith(f"{row.pieces.parts[0].device} to") else "return"
-    )
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ from understudy.candidates import CODECS, LOSSLESS, Device
 from understudy.costs import OBJECTIVES, Exit, Link, Power
 from understudy.explore_subject import Subject
 from understudy.profile_file import read_link_profile, read_profile
+from understudy.summary import three_digits
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _RATE = re.compile(
@@ -52,6 +53,30 @@ def parse_link(text: str) -> Link:
     if not there or not back:
         raise MisuseError(f"link '{text}': a rate of 0 carries nothing; give a higher")
     return Link(name if equals else text, there, back, float(time["ms"]))
+
+
+def link_text(link: Link) -> str:
+    """Return a link with its rates and its round trip.
+
+    >>> link_text(Link("wan", 2.0, 50.0, 30.0))
+    'wan: 2 Mbit/s there, 50 Mbit/s back, round trip 30 ms'
+    """
+    rates = rate_text(link.there_mbit_s)
+    if link.back_mbit_s != link.there_mbit_s:
+        rates += f" there, {rate_text(link.back_mbit_s)} back"
+    return f"{link.name}: {rates}, round trip {link.rtt_ms:g} ms"
+
+
+def rate_text(mbit_s: float) -> str:
+    """Return a rate with three digits, in the unit that suits it.
+
+    >>> rate_text(0.25), rate_text(15.52), rate_text(16432.0)
+    ('250 kbit/s', '15.5 Mbit/s', '16.4 Gbit/s')
+    """
+    for unit, of in (("Gbit/s", 1e3), ("Mbit/s", 1.0)):
+        if mbit_s >= of:
+            return f"{three_digits(mbit_s / of)} {unit}"
+    return f"{three_digits(mbit_s * 1e3)} kbit/s"
 
 
 def parse_power(text: str) -> Power:

@@ -151,10 +151,12 @@ margin-right:6px;vertical-align:-1px;print-color-adjust:exact;
 th:last-child,td:last-child{padding-right:0}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600;padding:0 0 4px}
-th,td{text-align:left;padding:4px 15px 4px 0;white-space:nowrap;vertical-align:top;
+th,td{text-align:left;padding:4px 11px 4px 0;white-space:nowrap;vertical-align:top;
 border-bottom:1px solid var(--rule)}
-th{color:var(--quiet);font-weight:500;border-bottom-color:var(--faint)}
-@media(min-width:621px){td:not(.n,:first-child){white-space:normal}}
+th{white-space:normal;vertical-align:bottom;color:var(--quiet);font-weight:500;border-bottom-color:var(--faint)}
+@media screen and (min-width:1000px){.scroll{margin-right:calc(478px - 50vw)}}
+@media(min-width:621px){td:not(.n,:first-child){white-space:normal}
+td:last-child:not(.n){min-width:9em}}
 .n{text-align:right}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;font-size:13.5px;
 margin:0}

@@ -22,6 +22,7 @@ _CELLS_WIDE, _CELLS_NARROW = (36, 17), (24, 13)
 _SPEEDS = 0.25, 16.0
 """Of the servers, times what was profiled."""
 _REGRET_MAX = 1.0
+_DASHES = ("-", (0, (6, 1.5)), (0, (3, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 
 
 def by_rate(panel: Panel, width: int) -> Plot:
@@ -39,13 +40,14 @@ def by_rate(panel: Panel, width: int) -> Plot:
             ax.axvspan(first, last, color=colour, alpha=0.16, linewidth=0)
         rows = {row.number: row for row in panel.rows}
         top = 0.0
-        for threshold, colour in zip(here, colours, strict=True):
+        for place, (threshold, colour) in enumerate(zip(here, colours, strict=True)):
             row = rows[threshold.number]
             if threshold.codec not in ("", row.codec):
                 continue  # the row was drawn with the codec of this link
             times = [at_rate(row.pieces, rate).total_ms for rate in rates]
             first = max(threshold.from_mbit_s, low)
-            ax.plot(rates, times, color=colour, linewidth=1.8)
+            dashes = _DASHES[place % len(_DASHES)]
+            ax.plot(rates, times, color=colour, linewidth=1.8, linestyle=dashes)
             top = max(top, at_rate(row.pieces, first).total_ms)
         for link in panel.links:
             ax.axvline(link.there_mbit_s, color=INK, linewidth=0.9, dashes=(1.5, 2))
@@ -110,7 +112,7 @@ def regret(panel: Panel, width: int) -> Plot:
     wide = width > 500
     plot = Plot(width, 290)
     with plot:
-        ax = plot.axes_at(left=58, right=16, bottom=38, top=14)
+        ax = plot.axes_at(left=58, right=82, bottom=38, top=14)
         columns, lines = _CELLS_WIDE if wide else _CELLS_NARROW
         rates, speeds = _spaced(*_RATES, columns), _spaced(*_SPEEDS, lines)
         best = panel.best
@@ -128,6 +130,10 @@ def regret(panel: Panel, width: int) -> Plot:
             shading="nearest", linewidth=0, rasterized=False,
         )  # fmt: skip
         mesh.set_edgecolor("face")
+        scale = plot.axes_at(left=width - 72, right=60, bottom=38, top=14)
+        bar = plot.figure.colorbar(mesh, cax=scale, ticks=[0, 0.25, 0.5, 0.75, 1])
+        bar.ax.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "≥ 100 %"], fontsize=9)
+        bar.outline.set_visible(False)
         for link in panel.links[:1]:
             ax.plot([link.there_mbit_s], [1.0], "o", color=INK, markersize=6,
                     markerfacecolor=PAPER)  # fmt: skip
@@ -139,7 +145,7 @@ def regret(panel: Panel, width: int) -> Plot:
         ax.set_xlim(*_RATES)
         ax.set_ylim(*_SPEEDS)
         ax.set_xlabel("Mbit/s")
-        ax.set_ylabel("speed of the server")
+        ax.set_ylabel("speed of the server, times profiled")
     return plot
 
 
