@@ -1,6 +1,8 @@
 """Imports point one way only, and third parties stay behind their fences."""
 
 import ast
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,21 @@ def test_state_machines_have_no_clock_socket_thread_or_random_number(name: str) 
     forbidden = {"time", "socket", "threading", "random", "os", "zmq", "asyncio"}
     used = {m.split(".")[0] for m in _imports(ROOT / f"dataflow/wire/{name}.py")}
     assert used & forbidden == set()
+
+
+TOP = {
+    ".ci", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md",
+    "LICENSE", "README.md", "actors", "dataflow", "docs", "examples", "graphs",
+    "native", "pyproject.toml", "setup.py", "tests", "understudy",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(
+    shutil.which("git") is None or not (ROOT / ".git").exists(), reason="no checkout"
+)
+def test_top_of_the_repository_holds_only_what_is_known():
+    """Pieces of a model that a command wrote were committed once."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert {path.partition("/")[0] for path in listed.stdout.splitlines()} == TOP

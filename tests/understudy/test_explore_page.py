@@ -125,7 +125,7 @@ def test_measured_rows_are_drawn_against_what_was_predicted(
     rows = {r.number: replace(r, measured=Measured(100, 9.0, 10.0, 12.0, 50.0))
             for r in panel.rows[:2]}  # fmt: skip
     text = write_folder(found.with_rows(panel, rows), tmp_path).read_text()
-    assert ">measured<" in text
+    assert ">measured ms<" in text
     assert (tmp_path / "predicted.svg").is_file()
 
 

@@ -195,8 +195,8 @@ def explore(
 
     Every cut is looked at, and so are all local, all remote, and sending the frame as
     it is. Times come from `understudy profile`; nothing runs, unless --measure or
-    --on is given. Exit status 1: the constraints exclude everything. A graph file may stand in
-    place of MODEL: then its early exit counts.
+    --on is given. Exit status 1: the constraints exclude everything. A graph file may
+    stand in place of MODEL: then its early exit counts.
 
     \b
     Example: understudy explore net.onnx --endpoint net-pi.json \\
