@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from dataflow.errors import UnderstudyError
+from dataflow.errors import UnderstudyError, nearest
 from understudy.commands.ending import INTERRUPTED, complain
 
 COMMANDS = (
@@ -71,6 +71,13 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command '{args[0]}'{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:

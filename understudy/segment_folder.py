@@ -107,17 +107,29 @@ def _replaced(folder: Path) -> Iterator[Path]:
         raise MisuseError(
             f"{folder}: holds other files; name a folder that is empty or not there"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder, error) from None
     try:
         yield partial
         partial.chmod(0o755)  # made for its owner alone
         if folder.exists():
             folder.rename(partial.with_name(f"{partial.name}-old"))
         partial.rename(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
     finally:
         for left in (partial, partial.with_name(f"{partial.name}-old")):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> UnderstudyError:
+    return UnderstudyError(
+        f"{folder}: cannot be written ({error.strerror}); name another folder, on a "
+        "disk with room"
+    )
 
 
 def file_name(number: int) -> str:

@@ -5,7 +5,6 @@ python -m examples.early_exit --link 16mbit --out out
 
 import argparse
 import math
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ from pathlib import Path
 from dataflow.errors import MisuseError, UnderstudyError
 from examples.early_exit import figure, tradeoff
 from examples.early_exit.play import SERVERS, Played, Scene, play
+from understudy.explore_words import parse_link
 from understudy.machine import machine_facts
 
 THRESHOLDS = "0,0.4,0.5,0.6,0.7,0.8,0.9,0.95,1.01"
-_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 
 def main() -> None:
@@ -63,10 +62,13 @@ def _count(text: str) -> int:
 
 
 def _bits_per_s(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmg])bit", text.lower())
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(f"{text}: no rate; write one such as 16mbit")
-    return float(match[1]) * _UNITS[match[2]]
+    try:
+        link = parse_link(text)
+    except UnderstudyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if link.rtt_ms or link.there_mbit_s != link.back_mbit_s:
+        raise argparse.ArgumentTypeError(f"{text}: write a rate alone, as 16mbit")
+    return link.there_mbit_s * 1e6
 
 
 def _measure(options: argparse.Namespace) -> None:
