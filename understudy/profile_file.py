@@ -79,7 +79,7 @@ class Paced:
 
     Attributes:
         slower: Median wall time over the least: caches are cold, the processor slept.
-        error: Relative; it was measured twice, and so far were the two apart.
+        error: Relative; it was looked at a few times, and so far apart they were.
     """
 
     slower: float
@@ -94,7 +94,7 @@ class Runtime:
         frame_ms: From a frame to its answer, where the work takes no time.
         message_ms: A message, at one of its ends: half of what it takes over loopback.
         hand_off_ms: To compute what is too long for the I/O loop on another thread.
-        error_ms: Of a frame that is answered elsewhere; the halves of the measurement
+        error_ms: Of a frame that is answered elsewhere; the thirds of the measurement
             were so far apart.
     """
 

@@ -113,6 +113,7 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
         shares = measuring.shares()
         places = [_place(model, cut, shares) for cut in found]
         times = measuring.times(_chosen(found, places, wanted), wanted.rounds)
+        paced_s.append(measuring.paced())
         tell("encoding")
         wires, codecs = _encoded(measuring, found)
         stands_around = ends(model, measuring.answer())
@@ -209,7 +210,7 @@ def _spread(times: Times) -> Spread:
 
 
 def _paced(times: Times, paced_s: Sequence[float]) -> Paced:
-    """Return how much slower the whole is as frames come, by two looks at it."""
+    """Return how much slower the whole is as frames come, by several looks."""
     typical_s = float(np.mean(paced_s))
     apart = (max(paced_s) - min(paced_s)) / typical_s
     return Paced(round(typical_s / min(times.whole_s), 4), round(apart, 4))

@@ -89,17 +89,22 @@ def runtime(seconds: float = SECONDS) -> Runtime:
         frame_ms=round(frame_ms, 4),
         message_ms=round(message_ms, 4),
         hand_off_ms=round(_hand_off_ms(), 4),
-        error_ms=round(halves_apart(there_ms), 4),
+        error_ms=round(thirds_apart(there_ms), 4),
     )
 
 
-def halves_apart(values: Sequence[float]) -> float:
-    """Return how far the median of every other value is from that of the rest.
+def thirds_apart(values: Sequence[float]) -> float:
+    """Return how far apart the medians are of the first, second and last third.
 
-    >>> halves_apart([1.0, 3.0, 1.0, 3.5, 1.5, 3.0])
+    >>> thirds_apart([1.0, 2.0, 1.0, 1.5, 1.5, 3.0, 4.0, 3.0, 3.0])
     2.0
     """
-    return abs(statistics.median(values[::2]) - statistics.median(values[1::2]))
+    third = len(values) // 3
+    medians = [
+        statistics.median(values[start : start + third])
+        for start in (0, third, len(values) - third)
+    ]
+    return max(medians) - min(medians)
 
 
 def _latencies_ms(folder: Path, seconds: float) -> Mapping[str, list[float]]:
