@@ -406,8 +406,11 @@ class Device:
         if caught != HANG_UP:
             self._stop(caught)
         elif self._switching is not None:
-            self._tell_measured()  # what counts the plan that is played is made anew
             self._switching.tell()
+            if self._streams:  # what counts the plan that is played is made anew
+                self._tell_measured()
+            else:  # a server must learn of the plan before who asks for it
+                self._measured_s = min(self._measured_s, clock_s() + MEASURED_S)
 
     def _stop(self, why: str) -> None:
         if self._stop_s is not None and self._state == "stopping":

@@ -117,7 +117,8 @@ DEVICE_EVENTS: Mapping[str, EventKind] = {
     ),
     "device.measured": EventKind(
         "What a device has measured under its plan so far: every 2 s or tenth of the "
-        "time it ran, when another plan follows, and at the end.",
+        "time it ran; an endpoint when another plan follows, a server 2 s after; and "
+        "at the end.",
         {
             "plan": ("text", "digest of the plan; of several, by commas"),
             "firings": (

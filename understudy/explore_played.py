@@ -20,7 +20,7 @@ from dataflow.plan import Plan, read_plan
 from graphs.located_yaml import load
 from understudy.exploration import Exploration, Measured, Panel, Row
 from understudy.explore_measure import FRAMES, WARM
-from understudy.explore_run import stage_ms
+from understudy.explore_run import EVENT, stage_ms
 from understudy.explore_subject import Subject
 from understudy.explored_deployment import answering, placed
 from understudy.launch import Tail
@@ -33,6 +33,8 @@ MOST = 6
 LEAST = 3
 FRAMES_S = 60.0
 """How long to wait for the frames of one partition."""
+STAGES_S = 4.0
+"""How long to wait for what the servers measured."""
 LOOK_S = 0.05
 
 Tell = Callable[[str], None]
@@ -80,7 +82,7 @@ def played(
                 try:
                     plan = run.plan_for(row, Path(scratch))
                     run.go_on_under(plan)
-                    latencies[row.number] = _latencies_ms(run_folder, frames)
+                    latencies[row.number] = _latencies_ms(run_folder, frames, plan)
                 except UnderstudyError as error:
                     if isinstance(error, MisuseError):
                         raise
@@ -121,21 +123,31 @@ def _measured(
     )
 
 
-def _latencies_ms(run_folder: Path, frames: int) -> list[float]:
+def _latencies_ms(run_folder: Path, frames: int, plan: Plan) -> list[float]:
     """Return the latencies of the next frames that are answered in full.
+
+    A server leaves what it has measured some time after it was told of `plan`: that is
+    waited for, if it does not take long.
 
     Raises:
         UnderstudyError: None is.
     """
     news = Tail(run_folder)
     list(news.news())  # those under the plan before
+    servers = {d.name for d in plan.devices.values() if d.role == "server"}
     found: list[float] = []
-    end_s = time.monotonic() + FRAMES_S
-    while len(found) < frames + WARM and time.monotonic() < end_s:
+    start_s = time.monotonic()
+    took_s = 0.0
+    while (len(found) < frames + WARM and took_s < FRAMES_S) or (
+        servers and took_s < STAGES_S
+    ):
         time.sleep(LOOK_S)
+        took_s = time.monotonic() - start_s
         for file, record in news.news():
             if file.startswith("results-") and record.get("status") == "full":
                 found.append((record["settled_s"] - record["fired_s"]) * 1e3)
+            if record.get("event") == EVENT and plan.digest in record["plan"]:
+                servers -= {n for n in servers if file.startswith(f"events-{n}-")}
     if len(found) <= WARM:
         raise UnderstudyError(
             f"{len(found)} frames were answered in full in {FRAMES_S:g} s"
