@@ -8,8 +8,6 @@ from pathlib import Path
 
 from dataflow.errors import UnderstudyError
 
-CORES_MAX = 4096
-"""Linux knows no more."""
 _TASKS = Path("/proc/self/task")
 _RANGE = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 

@@ -100,7 +100,3 @@ def write_best_detections(source: Path, target: Path, count: int = COUNT) -> Non
     ):
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
     onnx.save(model, target)
-
-
-def _last_size(output: onnx.ValueInfoProto) -> int:
-    return int(output.type.tensor_type.shape.dim[-1].dim_value)
