@@ -95,19 +95,20 @@ def listen(
     )
 
 
-def _check_known(address: str) -> None:
+def _check_known(where: str) -> None:
     """Refuse a host that nobody knows, which would be waited for.
 
     Raises:
         UnderstudyError: Its name leads nowhere.
     """
-    host = address.rpartition(":")[0].strip("[]")
+    host, _, _ = where.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]")
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise UnderstudyError(
-            f"{address}: no such host ({why}); check its name, or give its address"
+            f"{host}: no such host ({why}); check its name, or give its address"
         ) from None
 
 
@@ -125,14 +126,15 @@ def profile_link(
     Raises:
         UnderstudyError: Nobody answers, or not in time.
     """
+    where = address_of(address)
     keys = identity.keys()
     if keys is not None and peer not in keys.peers:
         said = f"'{peer}'" if peer else "the other side, whose name --peer gives"
         raise UnderstudyError(
             f"{identity.folder}: no public key of {said}; copy it there"
         )
-    _check_known(address)
-    found = gauge(peer or address, address_of(address), keys=keys, limit_s=LIMIT_S)
+    _check_known(where)
+    found = gauge(peer or address, where, keys=keys, limit_s=LIMIT_S)
     pings_ms = np.array(found.pings_s) * 1e3
     median_ms = float(np.median(pings_ms))
     # What both ends take is no part of the link; the profiles of devices have it.
