@@ -134,13 +134,20 @@ class PlainBranch:
         return [unit for unit in self._row.way.units if self._hop.get(unit) == hop]
 
     def _entering(self, edges: Sequence[Edge], hop: int) -> list[Edge]:
-        """Return the edges that cross the link to a server of the path."""
-        return [
+        """Return the edges that cross the link to a server of the path.
+
+        They come in the order of who reads them there: a message must not hang on the
+        order in which a graph file names its FIFOs.
+        """
+        units = self._units_on(hop)
+        entering = [
             edge
             for edge in edges
-            if self._hop.get(edge.target.unit) == hop
-            and self._hop.get(edge.source.unit) != hop
+            if edge.target.unit in units and edge.source.unit not in units
         ]
+        return sorted(
+            entering, key=lambda e: (units.index(e.target.unit), e.target.name)
+        )
 
     # Actors
 
