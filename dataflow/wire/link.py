@@ -70,6 +70,8 @@ from dataflow.wire.timers import (
 )
 
 _NOTHING: frozenset[str] = frozenset()
+TRIES = 2
+"""Probes that ask whether a link is still slow: the first may go through at once."""
 
 
 class Link(Credit):
@@ -360,15 +362,20 @@ class Link(Credit):
 
     def probed(self, session: int, now_s: float) -> list[Action]:
         """An answer to a probe came on the data lane."""
-        if session != self.session or self.state is not State.PROVING:
+        if session != self.session:
+            return []
+        if self.ready:
+            return self._tried(now_s)
+        if self.state is not State.PROVING:
             return []
         self._heard_s = self._since_s = now_s
         size = 0 if self._probes_left == PROBES else PROBE_BYTES
         self._meter.probed(size, now_s - self._probed_s)
         self._probes_left -= 1
+        if not self._probes_left and self._meter.unsure:
+            self._probes_left = 1
         if self._probes_left > 0:
-            self._probed_s = now_s
-            return [Probe(self.session, self._probes_left, PROBE_BYTES)]
+            return self._probe(now_s)
         if self._wants_longer_heartbeat():
             return self._close(now_s)
         self._move(Event.PROVED, now_s)
@@ -512,13 +519,29 @@ class Link(Credit):
         self.refused = why
         return [Refused(why)]
 
+    def _probe(self, now_s: float) -> list[Action]:
+        self._probed_s = now_s
+        return [Probe(self.session, self._probes_left, PROBE_BYTES)]
+
+    def _tried(self, now_s: float) -> list[Action]:
+        """A probe was answered that was sent to a peer in use."""
+        if not self._probes_left:
+            return []
+        self._meter.probed(PROBE_BYTES, now_s - self._probed_s)
+        self._probes_left -= 1
+        return self._probe(now_s) if self._probes_left else [*self._tell_rate()]
+
     def _beat(self, now_s: float, about: Callable[[], str]) -> list[Action]:
         if now_s < self._pulse.due_s:
             return []
         if "control" not in self._lanes or self.state is State.DIALLING:
             self._pulse.skip(now_s)  # before the greeting there is nothing to be kept
             return []
-        return [Send(self._pulse.beat(self.session, about(), now_s))]
+        beat = Send(self._pulse.beat(self.session, about(), now_s))
+        if self.ready and self._meter.tries(now_s):
+            self._probes_left = TRIES
+            return [beat, *self._probe(now_s)]
+        return [beat]
 
     def _wants_longer_heartbeat(self) -> bool:
         """Tell whether the session would be lost on its first full link."""

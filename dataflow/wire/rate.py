@@ -9,7 +9,13 @@ first token, probes that carry something tell.
 What makes a measurement wrong is being late, at either end, and that makes a link look
 slower only. A single late arrival makes the next one look early, though. So messages
 are taken in groups, and the best of the latest groups counts. Small messages say
-nothing: they are on the link for less time than a device is late.
+nothing: they are on the link for less time than a device is late. For the same reason a
+link is not slow before several probes, or groups, found it so one after the other, and
+one that is quicker is believed at once.
+
+What is in flight on a slow link is bounded, and then no message can be faster than that
+allows. So it is allowed twice what a round trip holds: a rate that was found too low
+shows itself. Where messages are small or none, probes ask again.
 
 Sans-IO: time is an argument.
 """
@@ -28,6 +34,10 @@ from dataflow.wire.timers import (
 
 MEASURED_BYTES_MIN = 8192
 GROUP, GROUPS = 4, 8
+SLOW_GROUPS = 2
+"""Groups of which none is quicker, before a link is held for slower than before."""
+SLOW_PROBES = 3
+"""The same of probes, beside the first, before it is held for slow at all."""
 STALE_S = 10.0
 FAST_BYTES_S = 125e6
 """From here on, 1 Gbit/s, what TCP keeps in flight by itself delays nobody."""
@@ -35,6 +45,12 @@ PROBE_FACTOR = 3
 WAIT_MARGIN = 1.25
 PROBE_BYTES = 32768
 """Carried by each probe but the first, which has no size: 16 ms at 16 Mbit/s."""
+FLIGHT_GAIN = 2
+"""Round trips whose bytes may be in flight, as in BBR: a rate that was found too low is
+exceeded."""
+TRY_S, TRY_MAX_S = 1.0, 60.0
+"""After which a slow link on which nothing was measured is probed again: at first, and
+at most; it doubles each time."""
 WINDOW_BYTES = 65536
 """What a receiver has allowed to be in flight before it was told otherwise."""
 PING_MARGIN = 2.5
@@ -59,23 +75,26 @@ class LinkRate:
     def flight_bytes(self) -> int | None:
         """Bytes that TCP should have in flight at most; None: leave it alone.
 
-        Enough to keep the link busy for a round trip and 20 ms more, so that a
-        heartbeat on its own connection never waits longer behind them.
+        Enough to keep the link busy for two round trips and 20 ms more: a heartbeat on
+        its own connection waits for one round trip and 20 ms behind them at most.
         """
         if self.bytes_s >= FAST_BYTES_S:
             return None
-        return max(FLIGHT_BYTES_MIN, int(self.bytes_s * (self.rtt_s + FLIGHT_S)))
+        held_s = FLIGHT_GAIN * self.rtt_s + FLIGHT_S
+        return max(FLIGHT_BYTES_MIN, int(self.bytes_s * held_s))
 
     @property
     def heartbeat(self) -> Heartbeat:
         """The heartbeat that such a link keeps up with while it is full.
 
-        A ping waits behind what is in flight, and its answer may too.
+        A ping waits behind what is in flight and not under way, and its answer may too.
         """
         flight_bytes = self.flight_bytes
         behind_s = 0.0
         if flight_bytes is not None:
-            behind_s = max(flight_bytes, WINDOW_BYTES) / self.bytes_s
+            behind_s = max(
+                flight_bytes / self.bytes_s - self.rtt_s, WINDOW_BYTES / self.bytes_s
+            )
         timeout_ms = int(1e3 * PING_MARGIN * (behind_s + self.rtt_s))
         if timeout_ms <= HEARTBEAT.timeout_ms:
             return HEARTBEAT
@@ -104,7 +123,11 @@ class RateMeter:
         self._bytes, self._busy_s, self._count = 0, 0.0, 0
         self._groups: deque[tuple[float, float]] = deque(maxlen=GROUPS)
         self._probe_rtt_s = float("inf")
+        self._probes_s: list[float] = []
+        """What those with a size took that were sent one after the other."""
         self._measured_s = float("-inf")
+        self._try_s: float | None = None
+        self._try_every_s = TRY_S
         self.rtt_s = 0.0
         self.bytes_s = 0.0
         """0: not known yet."""
@@ -119,6 +142,30 @@ class RateMeter:
         self._sent_bytes = 0
         self._arrived_s = self._clear_s = float("-inf")
         self._bytes, self._busy_s, self._count = 0, 0.0, 0
+        self._probes_s.clear()
+        self._try_s, self._try_every_s = None, TRY_S
+
+    @property
+    def unsure(self) -> bool:
+        """The probes found the link slow, and were too few to say so."""
+        probes_s = self._probes_s[1:]
+        return not self.bytes_s and len(probes_s) < SLOW_PROBES and self._says(probes_s)
+
+    def tries(self, now_s: float) -> bool:
+        """Tell whether to probe a link anew that is held for slow.
+
+        A stall may have made it so, and nothing that it carries may tell.
+        """
+        if not 0.0 < self.bytes_s < FAST_BYTES_S:
+            return False
+        if self._try_s is None:
+            self._try_s = now_s + TRY_S
+        if self._sent or now_s < max(self._try_s, self._measured_s + TRY_S):
+            return False
+        self._try_s = now_s + self._try_every_s
+        self._try_every_s = min(2 * self._try_every_s, TRY_MAX_S)
+        self._probes_s.clear()
+        return True
 
     def round_trip(self, rtt_s: float) -> None:
         """The quickest of the latest beats took so long, with its answer."""
@@ -132,12 +179,18 @@ class RateMeter:
         """A probe that carried `size` bytes was answered; the first carries none."""
         if not size:
             self._probe_rtt_s = self.rtt_s = min(took_s, self._probe_rtt_s)
+            self._probes_s.clear()
             return
-        # The latest one counts: after a rest a shaper lets the first through at once.
-        # One that took little longer than a message without size says nothing: the link
-        # is fast, or its round trip is never the same.
-        if took_s >= PROBE_FACTOR * self.rtt_s and took_s > 0 and not self._groups:
-            self.bytes_s = size / (took_s - self.rtt_s)
+        self._probes_s.append(took_s)
+        probes_s = self._probes_s[1:]  # after a rest a shaper lets the first through
+        if not probes_s:
+            return
+        alone_s = min(probes_s) - self.rtt_s
+        bytes_s = size / alone_s if alone_s > 0 else FAST_BYTES_S
+        if self.bytes_s:
+            self._lift(bytes_s)
+        elif len(probes_s) >= SLOW_PROBES and self._says(probes_s):
+            self.bytes_s = bytes_s
 
     def sent(self, key: Hashable, size: int, now_s: float) -> None:
         """A token goes."""
@@ -199,11 +252,27 @@ class RateMeter:
         ahead_s = max(self._clear_s - now_s, 0.0)
         return WAIT_MARGIN * (ahead_s + (sent + received) / self.bytes_s) + self.rtt_s
 
+    def _says(self, probes_s: list[float]) -> bool:
+        """Tell whether probes that took so long say anything.
+
+        One that took little longer than a message without size does not: the link is
+        fast, or its round trip is never the same.
+        """
+        return bool(probes_s) and min(probes_s) >= max(PROBE_FACTOR * self.rtt_s, 1e-6)
+
+    def _lift(self, bytes_s: float) -> None:
+        """A probe found the link so fast: what else was found was late."""
+        if bytes_s > self.bytes_s:
+            self.bytes_s = bytes_s
+            self._groups.clear()
+
     def _close_group(self, now_s: float) -> None:
         if self._busy_s > 0:
             self._groups.append((self._bytes / self._busy_s, now_s))
-        while self._groups and now_s - self._groups[0][1] > STALE_S:
-            self._groups.popleft()
-        if self._groups:
-            self.bytes_s = max(bytes_s for bytes_s, _ in self._groups)
+        groups = self._groups
+        while len(groups) > SLOW_GROUPS and now_s - groups[0][1] > STALE_S:
+            groups.popleft()
+        best = max((bytes_s for bytes_s, _ in groups), default=0.0)
+        if best >= (self.bytes_s or FAST_BYTES_S) or len(groups) >= SLOW_GROUPS:
+            self.bytes_s = best
         self._bytes, self._busy_s, self._count = 0, 0.0, 0

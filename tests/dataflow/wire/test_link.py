@@ -33,12 +33,13 @@ from dataflow.wire.link_states import (
     Suspect,
     Up,
 )
-from dataflow.wire.rate import PROBE_BYTES
+from dataflow.wire.rate import PROBE_BYTES, TRY_S
 from dataflow.wire.timers import (
     BACKOFF_MAX_S,
     BEAT_S,
     DIAL_AGAIN_S,
     DIAL_TIMEOUT_S,
+    FLIGHT_BYTES_MIN,
     HANDSHAKES_FAILED,
     HEARTBEAT,
     IDLE_BEAT_S,
@@ -763,8 +764,9 @@ def _on_slow_link(driven: Driven, bytes_s: float, rtt_s: float) -> list[Action]:
     driven.greeted()
     driven.now_s += rtt_s
     driven.welcome()
-    for size in (0, PROBE_BYTES, PROBE_BYTES):
-        driven.now_s += rtt_s + size / bytes_s
+    actions: list[Action] = [Probe(driven.link.session, PROBES)]
+    while isinstance(probe := actions[-1], Probe):
+        driven.now_s += rtt_s + probe.size / bytes_s
         actions = driven.link.probed(driven.link.session, driven.now_s)
     return actions
 
@@ -778,6 +780,29 @@ def test_probes_tell_what_a_link_carries_before_the_first_token() -> None:
     assert rated.rate.bytes_s == pytest.approx(4e6)
     assert rated.rate.rtt_s == pytest.approx(0.001)
     assert driven.link.heartbeat == HEARTBEAT
+
+
+def test_fast_link_whose_probes_came_late_is_soon_let_go_without_long_tokens() -> None:
+    """It stayed at 0.4 MB/s with 32 KB in flight, and `round_trip` did not end."""
+    driven = Driven().dialled()
+    assert _on_slow_link(driven, 0.4e6, 0.0002) == [Close()]  # to dial more patiently
+    driven.now_s = driven.link.due_s()
+    driven.tick()
+    _, flight, _ = _on_slow_link(driven, 0.4e6, 0.0002)
+    assert flight == Send(Flight(2, FLIGHT_BYTES_MIN))
+    began_s, actions = driven.now_s, list[Action]()
+    while Send(Flight(2, 0)) not in actions and driven.now_s < began_s + 2.0:
+        actions = driven.tick(BEAT_S)
+        while actions and isinstance(probe := actions[-1], Probe):
+            driven.now_s += 0.0002 + probe.size / 2e9
+            actions = driven.link.probed(2, driven.now_s)
+        driven.beat()
+    assert driven.now_s < began_s + TRY_S + 2 * IDLE_BEAT_S
+
+
+def test_an_answer_to_a_probe_that_was_not_sent_means_nothing() -> None:
+    driven = Driven().up()
+    assert driven.link.probed(1, driven.now_s) == []
 
 
 def test_a_welcome_before_the_greeting_says_nothing_of_the_round_trip() -> None:

@@ -3,9 +3,13 @@
 import pytest
 
 from dataflow.wire.rate import (
+    FAST_BYTES_S,
     GROUP,
     PROBE_BYTES,
+    SLOW_PROBES,
     STALE_S,
+    TRY_MAX_S,
+    TRY_S,
     WAIT_MARGIN,
     LinkRate,
     RateMeter,
@@ -23,7 +27,7 @@ class Wire:
         self.meter = RateMeter()
         self.bytes_s, self.there_s = bytes_s, there_s
         self.free_s = 0.0
-        for size in (0, PROBE_BYTES, PROBE_BYTES):
+        for size in (0, *(1 + SLOW_PROBES) * [PROBE_BYTES]):
             self.meter.probed(size, RTT_S + size / bytes_s)
 
     def carry(self, *sent_s: float, late_s: float = 0.0) -> None:
@@ -68,6 +72,83 @@ def test_a_link_that_became_slow_is_known_to_be_in_time() -> None:
     for begin in range(8):
         wire.carry(*(10.0 * (begin + 1) + n for n in range(4)))
     assert wire.meter.bytes_s == pytest.approx(1.25e6, rel=0.02)
+
+
+FAST, STALL_S = 2e9, 0.2
+
+
+def probe(meter: RateMeter, *late_s: float, rtt_s: float = 1e-4) -> None:
+    """Probe a fast link: without size, what drains a shaper, and then each so late."""
+    meter.probed(0, rtt_s)
+    for each_s in (0.0, *late_s):
+        meter.probed(PROBE_BYTES, rtt_s + PROBE_BYTES / FAST + each_s)
+
+
+@pytest.mark.parametrize("late_s", [(STALL_S, 0.0), (STALL_S, STALL_S, 0.0)])
+def test_late_probes_do_not_make_a_fast_link_slow(late_s: tuple[float, ...]) -> None:
+    """It was held at 0.4 MB/s from one probe that came 80 ms late."""
+    meter = RateMeter()
+    probe(meter, *late_s)
+    assert meter.rate is None
+    assert not meter.unsure
+
+
+def test_probes_that_are_all_late_are_asked_again_and_believed_when_quick() -> None:
+    meter = RateMeter()
+    probe(meter, *SLOW_PROBES * [STALL_S])
+    assert meter.bytes_s < 1e6
+    assert not meter.tries(0.0)
+    assert not meter.tries(TRY_S - 0.01)
+    assert meter.tries(TRY_S)
+    probe(meter, 0.0)
+    assert meter.bytes_s >= FAST_BYTES_S
+    assert not meter.tries(TRY_MAX_S)
+
+
+def test_tokens_let_go_a_fast_link_whose_probes_were_all_late() -> None:
+    meter = RateMeter()
+    probe(meter, *SLOW_PROBES * [STALL_S])
+    for key in range(GROUP):
+        meter.sent(key, 150_000, key / 10)
+        meter.answered(key, 1000, there_s=0.0, now_s=key / 10 + 0.0004)
+    assert meter.bytes_s >= FAST_BYTES_S
+
+
+def test_a_slow_link_is_probed_ever_more_rarely() -> None:
+    meter = Wire(2e6).meter
+    tried = [now_s for now_s in range(600) if meter.tries(float(now_s))]
+    assert tried[:5] == [1, 2, 4, 8, 16]
+    assert tried[-1] - tried[-2] == TRY_MAX_S
+    probe(meter, PROBE_BYTES / 2e6)
+    assert meter.bytes_s == pytest.approx(2e6, rel=0.02)
+
+
+def test_tokens_tell_instead_of_probes() -> None:
+    meter = Wire(2e6).meter
+    assert not meter.tries(0.0)
+    meter.sent("a", TOKEN_BYTES, 5.0)
+    assert not meter.tries(5.5)
+    meter.answered("a", 0, there_s=0.0, now_s=5.6)
+    assert not meter.tries(6.5)
+    assert meter.tries(5.6 + TRY_S)
+
+
+def test_first_token_that_is_stalled_does_not_make_a_fast_link_slow() -> None:
+    wire = Wire(FAST)
+    wire.carry(*(float(n) for n in range(GROUP)), late_s=STALL_S)
+    assert wire.meter.rate is None
+    wire.carry(*(10.0 + n for n in range(GROUP)))
+    assert wire.meter.bytes_s >= FAST_BYTES_S
+
+
+@pytest.mark.parametrize("rtt_s", [1e-4, 0.05, 0.5])
+def test_a_rate_that_was_found_too_low_is_exceeded_within_what_it_allows(
+    rtt_s: float,
+) -> None:
+    """Else each measurement finds what the one before it allowed to be in flight."""
+    rate = LinkRate(1e6, rtt_s)
+    assert rate.flight_bytes is not None
+    assert LinkRate(rate.flight_bytes / rtt_s, rtt_s).differs(rate)
 
 
 def test_how_fast_a_fast_link_is_is_not_told_again() -> None:
@@ -123,9 +204,9 @@ def test_a_link_that_was_too_slow_is_tried_again_with_one_token() -> None:
 @pytest.mark.parametrize(
     ("mbit_s", "rtt_s", "flight", "timeout_ms"),
     [
-        (16, 0.001, 42_000, 84),
-        (100, 0.001, 262_500, 60),
-        (100, 0.050, 875_000, 300),
+        (16, 0.001, 44_000, 84),
+        (100, 0.001, 275_000, 60),
+        (100, 0.050, 1_500_000, 300),
         (1, 0.010, FLIGHT_BYTES_MIN, 1000),
         (2000, 0.0001, None, 60),
     ],
