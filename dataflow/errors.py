@@ -65,10 +65,12 @@ counters, whatever a peer sends."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for the closest of `names`, or "" if none is close.
+    """Return " (did you mean 'x'?)" for the closest of `names`, "" if none is close.
+
+    In brackets, so that a message can go on behind it.
 
     >>> nearest("detct", ["detect", "camera"])
-    "; did you mean 'detect'?"
+    " (did you mean 'detect'?)"
     """
     close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -253,7 +253,7 @@ def load(path: Path) -> Value:
     """Return the tree of a YAML file.
 
     Raises:
-        MisuseError: There is no such file, or it cannot be read.
+        MisuseError: There is no such file, or it cannot be read, or is a model.
         FileErrors: It is not YAML, or uses what we refuse.
     """
     try:
@@ -262,6 +262,11 @@ def load(path: Path) -> Value:
         raise MisuseError(
             f"{path}: cannot be read ({error.strerror}); name a file that is there"
         ) from None
+    if path.suffix == ".onnx":
+        raise MisuseError(
+            f"{path}: a model, neither a graph nor a deployment; make a deployment of "
+            f"it with `understudy explore {path} … --write FOLDER`"
+        )
     start = Place(str(path), 1, 1)
     try:
         node = yaml.compose(raw.decode("utf-8"), Loader=_Loader)

@@ -203,7 +203,8 @@ class Model:
                 "every frame; name a tensor that depends on the input"
             )
         raise UnderstudyError(
-            f"tensor '{name}': not in {self.where}{nearest(name, self.dynamic)}"
+            f"tensor '{name}': not in {self.where}{nearest(name, self.dynamic)}; list "
+            f"what can be cut with `understudy split {self.where}`"
         )
 
     def _token(self, name: str) -> TokenType:

@@ -53,14 +53,15 @@ def _over(panel: Panel) -> str:
 def _opening(exploration: Exploration) -> Iterator[str]:
     yield exploration.model
     for device in exploration.devices:
-        whole = device.profile.whole.min_ms * device.factor
+        least_ms = device.profile.whole.min_ms * device.factor
+        paced_ms = least_ms * device.profile.paced.slower
         facts = [device.profile.machine.get("processor", "")]
         facts += [device.scaled] if device.scaled else []
         if device.profile.noise.flagged:
             facts.append("too busy when profiled: do it again when it rests")
         yield (
-            f"  {device.name}: {three_digits(whole)} ms whole "
-            f"({'; '.join(filter(None, facts))})"
+            f"  {device.name}: {three_digits(least_ms)} ms whole at best, "
+            f"{three_digits(paced_ms)} as frames come ({'; '.join(filter(None, facts))})"
         )
     if exploration.exit is not None:
         early = exploration.exit

@@ -60,11 +60,14 @@ def link_text(link: Link) -> str:
 
     >>> link_text(Link("wan", 2.0, 50.0, 30.0))
     'wan: 2 Mbit/s there, 50 Mbit/s back, round trip 30 ms'
+    >>> link_text(Link("16mbit", 16.0, 16.0, 0.0))
+    '16mbit: 16 Mbit/s, round trip 0 ms assumed'
     """
     rates = rate_text(link.there_mbit_s)
     if link.back_mbit_s != link.there_mbit_s:
         rates += f" there, {rate_text(link.back_mbit_s)} back"
-    return f"{link.name}: {rates}, round trip {link.rtt_ms:g} ms"
+    assumed = "" if link.rtt_ms or link.measured else " assumed"
+    return f"{link.name}: {rates}, round trip {link.rtt_ms:g} ms{assumed}"
 
 
 def rate_text(mbit_s: float) -> str:

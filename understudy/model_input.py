@@ -64,23 +64,32 @@ def read_input(path: Path, inputs: Sequence[Tensor]) -> dict[str, Array]:
             is used.
 
     Raises:
-        MisuseError: No such file.
-        UnderstudyError: It is not one, or lacks an input, or one has another type.
+        MisuseError: It cannot be read, or is no such file.
+        UnderstudyError: It lacks an input, or one has another type.
+    """
+    arrays = read_arrays(path)
+    if len(inputs) == len(arrays) == 1:
+        arrays = {inputs[0].name: next(iter(arrays.values()))}
+    return {tensor.name: _fitting(path, tensor, arrays) for tensor in inputs}
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Return the arrays of the ``.npz`` file `path`.
+
+    Raises:
+        MisuseError: It cannot be read, or is no such file.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+            return dict(file)
     except OSError as error:
         raise MisuseError(
             f"{path}: cannot be read ({error.strerror or error}); name a .npz file"
         ) from None
-    except (ValueError, BadZipFile, TypeError, AttributeError):
-        raise UnderstudyError(
+    except (ValueError, EOFError, BadZipFile, TypeError, AttributeError):
+        raise MisuseError(
             f"{path}: not a .npz file of arrays; write one with numpy.savez"
         ) from None
-    if len(inputs) == len(arrays) == 1:
-        arrays = {inputs[0].name: next(iter(arrays.values()))}
-    return {tensor.name: _fitting(path, tensor, arrays) for tensor in inputs}
 
 
 def _fitting(path: Path, tensor: Tensor, arrays: Mapping[str, Array]) -> Array:

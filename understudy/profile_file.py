@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 from dataflow.errors import MisuseError, UnderstudyError
 from understudy.json_fields import Fields, WrongFieldError
 
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
 Source = Literal["measured", "interpolated", "profile"]
 """How a row came to be: a session of this head and of this tail ran; between two that
 ran; or from the times of single nodes alone."""
@@ -358,8 +358,9 @@ def _read(path: Path, kind: str, made: Callable[[Fields], _Made]) -> _Made:
         raise UnderstudyError(f"{path}: {it_is} of {what}; give what {command} wrote")
     if data.get("understudy") != PROFILE_VERSION:
         raise UnderstudyError(
-            f"{path}: profile of version {data.get('understudy')}, this is version "
-            f"{PROFILE_VERSION}; measure it again with {command}"
+            f"{path}: written by another version of understudy (of profiles: "
+            f"{data.get('understudy')}, this one's: {PROFILE_VERSION}); profile again "
+            f"with {command}"
         )
     try:
         return made(Fields(data))

@@ -23,6 +23,7 @@ from graphs.external import SharedWeights
 from graphs.inference import dims_of, dtype_of
 from graphs.onnx_model import Model
 from graphs.split import Segment
+from understudy.model_input import read_arrays
 
 CONTENTS = "split.json"
 WEIGHTS = "weights.bin"
@@ -188,14 +189,7 @@ def inputs_for(model: Model, file: Path | None) -> dict[str, Array]:
     tokens = {name: model.tensor(name).token for name in model.inputs}
     if file is None:
         return some({name: (t.dtype, t.shape) for name, t in tokens.items()})
-    try:
-        with np.load(file) as held:
-            found = {name: held[name] for name in held.files}
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise MisuseError(
-            f"{file}: cannot be read ({said}); give a file that numpy.savez wrote"
-        ) from None
+    found = read_arrays(file)
     for name, token in tokens.items():
         if name not in found:
             raise MisuseError(

@@ -181,9 +181,9 @@ def test_what_is_no_archive_is_refused(tmp_path):
         ({"loop": "no"}, "'loop': 'no' is not true or false"),
         ({"frames": 0}, "'frames': 0 is not a whole number of at least 1"),
         ({"frames": 2.5}, "'frames': 2.5 is not a whole number"),
-        ({"order": "sequental"}, r"not known; did you mean 'sequential'\?"),
+        ({"order": "sequental"}, r"not known \(did you mean 'sequential'\?\)"),
         ({"path": 3}, "'path': 3 is not a text"),
-        ({"rate": 3}, r"'rate': unknown; did you mean 'rate_hz'\?"),
+        ({"rate": 3}, r"'rate': unknown \(did you mean 'rate_hz'\?\)"),
     ],
 )
 def test_wrong_parameter_is_told(archive, params, message):

@@ -228,8 +228,8 @@ def test_file_that_is_no_model_is_refused(tmp_path, site, capfd):
 @pytest.mark.parametrize(
     ("inputs", "outputs", "message"),
     [
-        ([["xx", *X[1:]]], [SUM], r"no input 'xx'; did you mean 'x'\?; it has x"),
-        ([X], [["smu", *X[1:]]], r"no output 'smu'; did you mean 'sum'\?"),
+        ([["xx", *X[1:]]], [SUM], r"no input 'xx' \(did you mean 'x'\?\); it has x"),
+        ([X], [["smu", *X[1:]]], r"no output 'smu' \(did you mean 'sum'\?\)"),
         ([["x", "float16", [1, 3]]], [SUM], r"tensor\(float\) .* as float16\[1,3\]"),
         ([["x", "float32", [1, 4]]], [SUM], r"'x' is .*\['N', 3\].* float32\[1,4\]"),
         ([X], [["sum", "float32", [3]]], r"'sum' is .* float32\[3\]; make the"),

@@ -251,7 +251,7 @@ def test_dry_run_writes_nothing(site):
     [
         ({"values": "yes"}, "'values': 'yes' is not true or false"),
         ({"limit_mb": 0}, "'limit_mb': 0 is not a number above 0"),
-        ({"limit": 5}, r"'limit': unknown; did you mean 'limit_mb'\?"),
+        ({"limit": 5}, r"'limit': unknown \(did you mean 'limit_mb'\?\)"),
     ],
 )
 def test_wrong_parameter_is_told(params, message):

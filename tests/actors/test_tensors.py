@@ -37,7 +37,7 @@ def test_normalise_scales_and_shifts_each_channel(site):
         ({"shape": [6, 5, 0]}, r"'shape': \[6, 5, 0\] is not a list of whole"),
         ({"scale": [1, 2]}, r"'scale': \[1, 2\] is not a number or a list of 3"),
         ({"offset": "1"}, "'offset': '1' is not a number or a list of 3"),
-        ({"scael": 1}, r"'scael': unknown; did you mean 'scale'\?"),
+        ({"scael": 1}, r"'scael': unknown \(did you mean 'scale'\?\)"),
     ],
 )
 def test_wrong_normalise_parameter_is_told(params, message):

@@ -131,7 +131,7 @@ def test_unknown_fault_is_misuse(tmp_path: Path) -> None:
     with chaos(tmp_path / "plan", tmp_path / "run", "--faults", "kil") as process:
         _, complaints = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 2
-    assert "fault 'kil': unknown; did you mean 'kill'" in complaints
+    assert "fault 'kil': unknown (did you mean 'kill'?)" in complaints
 
 
 TOKENS = {"4 KB": 1_000, "150 KB": 37_500, "1.2 MB": 300_000}

@@ -200,12 +200,12 @@ def pair(**changes: object) -> Graph:
     [
         (
             pair(target=PortRef("bb", "i")),
-            "fifo a.o -> bb.i: actor 'bb' is not in the graph; did you mean 'b'?; "
+            "fifo a.o -> bb.i: actor 'bb' is not in the graph (did you mean 'b'?); "
             "correct the name (R1)",
         ),
         (
             pair(target=PortRef("b", "in")),
-            "fifo a.o -> b.in: actor 'b' has no port 'in'; did you mean 'i'?; "
+            "fifo a.o -> b.in: actor 'b' has no port 'in' (did you mean 'i'?); "
             "its ports are i; correct the name (R1)",
         ),
         (

@@ -269,7 +269,11 @@ def test_int8_reference_of_an_old_operator_set_is_refused(save: Save) -> None:
 @pytest.mark.parametrize(
     ("cut", "says"),
     [
-        ("feature2", "tensor 'feature2': not in {0}; did you mean 'features2'?"),
+        (
+            "feature2",
+            "tensor 'feature2': not in {0} (did you mean 'features2'?); list what can "
+            "be cut with `understudy split {0}`",
+        ),
         (
             "input",
             "cut 'input': an input of {0}, so the head would be empty; map the whole "

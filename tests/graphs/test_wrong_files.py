@@ -125,11 +125,11 @@ def test_overrides_that_name_nothing_are_misuse(write: Write) -> None:
     for given, said in (
         (
             {"counts": {"cams": 3}},
-            "device group 'cams': not in demo.yaml; did you mean",
+            "device group 'cams': not in demo.yaml (did you mean",
         ),
         ({"counts": {"cam": 0}}, "device group 'cam': count 0; give 1 to 256"),
         ({"codec": "int4"}, "codec 'int4': not known; use none, zstd, lz4, float16,"),
-        ({"params": {"camra": {}}}, "actor 'camra': not in digits.yaml; did you mean"),
+        ({"params": {"camra": {}}}, "actor 'camra': not in digits.yaml (did you mean"),
     ):
         with pytest.raises(MisuseError) as caught:
             read_deployment(path, **given)  # type: ignore[arg-type]

@@ -70,8 +70,8 @@ FILE_MISTAKES = {
     "unknown actor type": (
         "digits.yaml",
         ("type: images", "type: image"),
-        "digits.yaml:8:18: actor 'camera': actor type 'image': unknown; did you mean "
-        "'images'?; known are images, arrays, normalise, onnx, confidence, batch, "
+        "digits.yaml:8:18: actor 'camera': actor type 'image': unknown (did you mean "
+        "'images'?); known are images, arrays, normalise, onnx, confidence, batch, "
         "sample, "
         "copy, switch, select, encode, decode, pack, results; a class of your own is "
         "written package.module:Class",
@@ -86,19 +86,20 @@ FILE_MISTAKES = {
         "digits.yaml",
         ("camera.frame ->", "camra.frame ->"),
         "digits.yaml:24:5: fifo camra.frame -> prep.pixels: actor 'camra' is not in "
-        "the graph; did you mean 'camera'?",
+        "the graph (did you mean 'camera'?)",
     ),
     "unknown port": (
         "digits.yaml",
         ("prep.image ->", "prep.imgae ->"),
         "digits.yaml:25:5: fifo prep.imgae -> net.input: actor 'prep' has no port "
-        "'imgae'; did you mean 'image'?; its ports are pixels, image",
+        "'imgae' (did you mean 'image'?); its ports are pixels, image",
     ),
     "unknown tensor to tap": (
         "digits.yaml",
         ("net@features1", "net@feature1"),
         "digits.yaml:26:5: fifo net@feature1 -> exit1.features: tensor 'feature1': not "
-        "in HERE/digits.onnx; did you mean 'features1'?",
+        "in HERE/digits.onnx (did you mean 'features1'?); list what can be cut with "
+        "`understudy split HERE/digits.onnx`",
     ),
     "another shape": (
         "digits.yaml",
@@ -118,7 +119,8 @@ FILE_MISTAKES = {
         DEPLOYMENT,
         ("cut: features2", "cut: feature2"),
         "two-by-two.yaml:22:14: map: net: cut: tensor 'feature2': not in "
-        "HERE/digits.onnx; did you mean 'features2'?",
+        "HERE/digits.onnx (did you mean 'features2'?); list what can be cut with "
+        "`understudy split HERE/digits.onnx`",
     ),
     "unmapped actor": (
         DEPLOYMENT,
@@ -129,20 +131,20 @@ FILE_MISTAKES = {
     "mapped actor that is not there": (
         DEPLOYMENT,
         ("  prep: cam\n", "  prepp: cam\n"),
-        "two-by-two.yaml:20:3: map: actor 'prepp' is not in graph 'digits'; did you "
-        "mean 'prep'?",
+        "two-by-two.yaml:20:3: map: actor 'prepp' is not in graph 'digits' (did you "
+        "mean 'prep'?)",
     ),
     "unknown device group": (
         DEPLOYMENT,
         ("tail: edge", "tail: egde"),
         "two-by-two.yaml:22:42: map: net: tail: device group 'egde' is not under "
-        "devices; did you mean 'edge'?",
+        "devices (did you mean 'edge'?)",
     ),
     "graph file that is not there": (
         DEPLOYMENT,
         ("graph: digits.yaml", "graph: digit.yaml"),
-        "two-by-two.yaml:8:8: graph: file 'digit.yaml' is not there; did you mean "
-        "'digits.yaml'?",
+        "two-by-two.yaml:8:8: graph: file 'digit.yaml' is not there (did you mean "
+        "'digits.yaml'?)",
     ),
 }
 
@@ -205,7 +207,7 @@ WRONG_USES: dict[str, tuple[list[str], int, str]] = {
     "unknown device": (
         ["device", DEPLOYMENT, "edge.7"],
         2,
-        f"device 'edge.7': not in deployment 'two-by-two'; did you mean 'edge.1'?; "
+        f"device 'edge.7': not in deployment 'two-by-two' (did you mean 'edge.1'?); "
         f"{DEVICES}",
     ),
     "run folder that is a file": (

@@ -246,10 +246,10 @@ def test_graph_that_check_refuses_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--failure", "edge0"], "device 'edge0': not in graph 'digits'; did you mean"),
+        (["--failure", "edge0"], "device 'edge0': not in graph 'digits' (did you mean"),
         (["--mode", "region"], "mode 'region': not of the form DPG=MODE"),
         (["--mode", "regin[cam.0]=drop"], "did you mean 'region[cam.0]'?"),
-        (["--mode", "region[cam.0]=exit"], "no mode 'exit'; did you mean 'exit2'?"),
+        (["--mode", "region[cam.0]=exit"], "no mode 'exit' (did you mean 'exit2'?)"),
         (["-o", "x.png"], "ending '.png' is of no format"),
         (["-o", "none/x.svg"], "no folder"),
         (["--format", "pdf"], "Invalid value for '--format'"),

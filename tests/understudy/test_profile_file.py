@@ -126,9 +126,19 @@ def test_the_profile_of_a_link_is_not_one_of_a_model(tmp_path):
         read_profile(tmp_path / "home.json")
 
 
-def test_profile_of_another_version_is_refused(tmp_path):
-    path = _changed(tmp_path / "pi.json", lambda data: data.update(understudy=9))
-    with pytest.raises(UnderstudyError, match="of version 9, this is version 1"):
+def _before_frames_were_paced(data):
+    data.update(understudy=1)
+    for later in ("paced", "runtime", "ends"):
+        data.pop(later)
+
+
+@pytest.mark.parametrize(
+    "change", [_before_frames_were_paced, lambda data: data.update(understudy=9)]
+)
+def test_profile_of_another_version_is_to_be_measured_again(tmp_path, change):
+    path = _changed(tmp_path / "pi.json", change)
+    said = r"by another version .*; profile again with `understudy profile MODEL`"
+    with pytest.raises(UnderstudyError, match=said):
         read_profile(path)
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="RATE,RTT",
     help="16mbit,5ms; or 2/20mbit,30ms, there and back; or home=16mbit,5ms; or the "
-    "file of a measured link. Each gives a table.",
+    "file of a measured link. Each gives a table. Without RTT: 0 ms.",
 )
 @click.option(
     "--slow",
