@@ -1,14 +1,15 @@
 """What is explored: an ONNX file by itself, or the network of a graph file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataflow.errors import UnderstudyError
+from dataflow.errors import MisuseError, UnderstudyError
 from dataflow.graph import PortRef
 from graphs.actor_types import is_model, port_of_tensor
 from graphs.graph_file import GraphFile, read_graph
 from graphs.onnx_model import Model
+from understudy.model_input import Array, read_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,14 @@ class Subject:
         actor: Name of the network in the graph.
         exit_tensor: What the early exit of the graph reads in the network; empty: it
             has none.
+        frame: Tensor -> what the source of a model by itself shows; None: made up.
     """
 
     model: Model
     graph: GraphFile | None = None
     actor: str = "net"
     exit_tensor: str = ""
+    frame: Mapping[str, Array] | None = None
 
 
 def read_subject(path: Path, sizes: Mapping[str, int] | None = None) -> Subject:
@@ -51,6 +54,22 @@ def read_subject(path: Path, sizes: Mapping[str, int] | None = None) -> Subject:
             "has it as one actor"
         )
     return Subject(part.model, file, name, _exit_tensor(file, name))
+
+
+def showing(subject: Subject, path: Path) -> Subject:
+    """Return what is explored, with the frame that the file `path` has for it.
+
+    Raises:
+        MisuseError: The file is of no use, or a graph has frames of its own.
+        UnderstudyError: It is not what the model takes.
+    """
+    if subject.graph is not None:
+        raise MisuseError(
+            f"--input: the frames of {subject.graph.path} are those of its source; "
+            "name others there"
+        )
+    inputs = [subject.model.tensor(name) for name in subject.model.inputs]
+    return replace(subject, frame=read_input(path, inputs))
 
 
 def _network(path: Path, file: GraphFile) -> str:

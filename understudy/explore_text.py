@@ -61,7 +61,8 @@ def _opening(exploration: Exploration) -> Iterator[str]:
             facts.append("too busy when profiled: do it again when it rests")
         yield (
             f"  {device.name}: {three_digits(least_ms)} ms whole at best, "
-            f"{three_digits(paced_ms)} as frames come ({'; '.join(filter(None, facts))})"
+            f"{three_digits(paced_ms)} as frames come "
+            f"({'; '.join(filter(None, facts))})"
         )
     if exploration.exit is not None:
         early = exploration.exit

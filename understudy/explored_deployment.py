@@ -97,7 +97,7 @@ def write_deployment(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if subject.graph is None:
-            write_graph(folder, subject.model, script.rate_hz)
+            write_graph(folder, subject.model, script.rate_hz, subject.frame)
         path = folder / "deployment.yaml"
         path.write_text("\n".join(lines) + "\n")
     except OSError as error:

@@ -1,12 +1,13 @@
 """A graph around a model by itself: a source, what prepares its frames, and a sink.
 
-The source shows pictures, or tensors where the input of the model is no picture: those
-that `profile` measures with, moved about, until somebody puts their own in their place.
-Several outputs are packed into one answer.
+The source shows pictures, or tensors where the input of the model is no picture: the
+frame that is given, or those that `profile` measures with, moved about, until somebody
+puts their own in their place. Several outputs are packed into one answer.
 """
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,24 @@ import numpy as np
 from actors.onnx_segment import port_names
 from graphs.onnx_model import Model
 from understudy.candidates import frame_shape
-from understudy.model_input import natural
+from understudy.model_input import Array, natural
 
 SOURCE, PREPARE, NETWORK, PACK, SINK = "camera", "prep", "net", "pack", "result"
 GRAPH_FILE, FRAMES_FILE = "graph.yaml", "frames.npz"
 FRAMES = 8
-MEAN, DEVIATION = 128, 50
-"""Of the pixels; the network gets them with mean 0 and deviation 1."""
+_Frames = Mapping[str, Array]
 
 
-def write_graph(folder: Path, model: Model, rate_hz: float) -> None:
+def write_graph(
+    folder: Path, model: Model, rate_hz: float, frame: _Frames | None = None
+) -> None:
     """Write the graph file and its frames.
+
+    Args:
+        folder: That is there.
+        model: Of the network.
+        rate_hz: Of the source.
+        frame: Input -> what the source shows; None: made up.
 
     Raises:
         OSError: They cannot be written.
@@ -34,7 +42,8 @@ def write_graph(folder: Path, model: Model, rate_hz: float) -> None:
     taken, made = ports[: len(model.inputs)], ports[len(model.inputs) :]
     shape = frame_shape(model)
     write = _write_pictures if shape is not None else _write_tensors
-    source, prepared, fifos = write(folder, model, taken)
+    frames = _made_up(model) if frame is None else _alone(frame)
+    source, prepared, fifos = write(folder, frames, taken)
     packed, answers = _answers(model, made)
     file = json.dumps(os.path.relpath(model.where, folder))
     source |= {"path": FRAMES_FILE, "rate_hz": rate_hz}
@@ -43,7 +52,8 @@ def write_graph(folder: Path, model: Model, rate_hz: float) -> None:
         "understudy: 1",
         f"graph: {json.dumps(Path(model.where).stem)}",
         "actors:",
-        "  # Made-up frames; put your own in their place.",
+        f"  # {'Made-up frames' if frame is None else 'The frame that was given'}; "
+        "put your own in their place.",
         f"  {SOURCE}: {json.dumps(source)}",
         *prepared,
         f"  {NETWORK}: {{type: onnx, model: {file}{dims}}}",
@@ -59,11 +69,13 @@ _Written = tuple[dict[str, object], list[str], list[str]]
 """Parameters of the source, lines of what prepares its frames, FIFOs to the network."""
 
 
-def _write_pictures(folder: Path, model: Model, ports: list[str]) -> _Written:
-    values = _frames(model)[model.inputs[0]][:, 0].transpose(0, 2, 3, 1)
-    pixels = np.clip(values * DEVIATION + MEAN, 0, 255).astype(np.uint8)
+def _write_pictures(folder: Path, frames: _Frames, ports: list[str]) -> _Written:
+    (tensors,) = frames.values()
+    values = tensors[:, 0].transpose(0, 2, 3, 1)
+    offset = float(values.min())
+    scale = (float(values.max()) - offset) / 255 or 1.0
+    pixels = np.rint((values - offset) / scale).clip(0, 255).astype(np.uint8)
     np.savez(folder / FRAMES_FILE, x=pixels)
-    scale, offset = 1 / DEVIATION, -MEAN / DEVIATION
     prepared = [
         "  # Write what your network wants of pixels from 0 to 255.",
         f"  {PREPARE}: {{type: normalise, scale: {scale!r}, offset: {offset!r}}}",
@@ -73,15 +85,19 @@ def _write_pictures(folder: Path, model: Model, ports: list[str]) -> _Written:
     return {"type": "images"}, prepared, fifos
 
 
-def _write_tensors(folder: Path, model: Model, ports: list[str]) -> _Written:
-    frames = _frames(model)
+def _write_tensors(folder: Path, frames: _Frames, ports: list[str]) -> _Written:
     arrays: dict[str, Any] = dict(zip(ports, frames.values(), strict=True))
     np.savez(folder / FRAMES_FILE, **arrays)
     fifos = [f"{SOURCE}.{port} -> {NETWORK}.{port}" for port in ports]
     return {"type": "arrays"}, [], fifos
 
 
-def _frames(model: Model) -> dict[str, Any]:
+def _alone(frame: _Frames) -> dict[str, Array]:
+    """Return the frame as the only one there is."""
+    return {name: token[None] for name, token in frame.items()}
+
+
+def _made_up(model: Model) -> dict[str, Array]:
     """Return `FRAMES` tokens for each input, each the first one, turned round."""
     first = natural([model.tensor(name) for name in model.inputs])
     return {

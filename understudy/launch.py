@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -377,25 +378,44 @@ def wait_ready(launcher: Launcher, names: list[str], limit_s: float = READY_S) -
 def free_ports(count: int) -> int:
     """Return the first of `count` consecutive loopback ports that are free now.
 
+    Nobody else who asks in this way gets them while this process lives, unless it asks
+    for `CLAIMS_MAX` more: those who listen there may take a while to start.
+
     Raises:
         UnderstudyError: No such run of ports was found.
     """
-    # From a random place, so that runs that start together do not meet.
+    # From a random place, so that runs that start together seldom meet.
     first = 17000 + int.from_bytes(os.urandom(2), "little") % 8192
     for base in range(first, 32000, count):
-        sockets = []
-        try:
-            for port in range(base, base + count):
-                listener = socket.socket()
-                sockets.append(listener)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(("127.0.0.1", port))
+        claims: list[int] = []
+        with suppress(OSError):
+            claims.extend(map(_claim, range(base, base + count)))
+        _claims.extend(claims)
+        while len(_claims) > CLAIMS_MAX:
+            os.close(_claims.popleft())
+        if len(claims) == count:
             return base
-        except OSError:
-            continue
-        finally:
-            for listener in sockets:
-                listener.close()
     raise UnderstudyError(
         f"127.0.0.1: no {count} consecutive free ports; end what uses them"
     )
+
+
+CLAIMS_MAX = 256
+_claims: deque[int] = deque()
+"""Sockets that claim our latest ports, the oldest first."""
+
+
+def _claim(port: int) -> int:
+    """Return a socket whose being there says that a port is taken.
+
+    One of UDP: it leaves the port of TCP to whoever shall listen there.
+
+    Raises:
+        OSError: The port is taken.
+    """
+    address = ("127.0.0.1", port)
+    with socket.socket(type=socket.SOCK_DGRAM) as claim, socket.socket() as listener:
+        claim.bind(address)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return claim.detach()

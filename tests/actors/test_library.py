@@ -53,7 +53,10 @@ def test_installed_package_adds_a_name(tmp_path, modules):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("imges", r"actor type 'imges': unknown \(did you mean 'images'\?\); known are"),
+        (
+            "imges",
+            r"actor type 'imges': unknown \(did you mean 'images'\?\); known are",
+        ),
         ("", "actor type '': unknown"),
         (":Thing", "not of the form package.module:Class"),
         ("thing:", "not of the form package.module:Class"),
@@ -61,7 +64,10 @@ def test_installed_package_adds_a_name(tmp_path, modules):
         ("nowhere.at_all:Thing", "no module 'nowhere' on the import path; install"),
         ("broken_actor:Thing", "importing 'broken_actor' raised ZeroDivisionError"),
         ("needy_actor:Thing", "needs module 'nowhere', which is not installed"),
-        ("good_actor:Ralx", r"no class 'Ralx' \(did you mean 'Relax'\?\); its actors are"),
+        (
+            "good_actor:Ralx",
+            r"no class 'Ralx' \(did you mean 'Relax'\?\); its actors are",
+        ),
         ("good_actor:Plain", "'Plain' is not an actor; make it a subclass"),
         ("good_actor:text", "'text' is not an actor"),
     ],

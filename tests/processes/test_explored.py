@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from dataflow.errors import MisuseError, UnderstudyError
 from dataflow.plan import read_plan
+from tests.support.deployed import on_free_ports
 from tests.support.light import real_models
 from tests.support.profiles import profile_of
 from tests.support.run import outcome, played
@@ -46,6 +47,8 @@ LIMITS = ("--require", "no-raw-input", "--max-endpoint-ms", "19.9")
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model with its profiles on two devices, in the working directory."""
     shutil.copytree(Path(str(files("graphs") / "digits")), tmp_path, dirs_exist_ok=True)
+    for shipped in ("two-by-two.yaml", "gated-two-by-two.yaml"):
+        on_free_ports(tmp_path / shipped)
     monkeypatch.chdir(tmp_path)
     for name, ms in (("pi", 20.0), ("lab", 1.0)):
         model = read_subject(Path("digits.onnx")).model
@@ -105,6 +108,7 @@ def test_run_is_explored_with_what_it_has_seen() -> None:
     two = ("digits.onnx", "--endpoint", "pi.json", "--server", "lab.json")
     link = ("--link", "100mbit,1ms")
     run("explore", *two, *link, *LIMITS, "--write", "out")
+    on_free_ports(Path("out/deployment.yaml"), 1)
     run("up", "out/deployment.yaml", "--run", "run", "--seconds", "1")
     subject = read_subject(Path("digits.onnx"))
     found = seen(Path("run"), subject)

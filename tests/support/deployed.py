@@ -14,6 +14,7 @@ from graphs.expand import expand, expansion
 from graphs.graph_file import GraphFile, read_graph, write_graph
 from graphs.groups import groups
 from graphs.onnx_model import Model
+from understudy.launch import free_ports
 
 GRAPH = """\
 understudy: 1
@@ -65,6 +66,14 @@ def deployed(graph: Path | str, mapping: str) -> Path:
     path = Path(f"demo-of-{graph}")
     path.write_text(DEPLOYMENT.format(graph=graph, mapping=mapping))
     return path
+
+
+def on_free_ports(path: Path, servers: int = 2) -> None:
+    """Let the servers of a deployment file listen where nobody else does."""
+    text, base = path.read_text(), free_ports(servers)
+    for index in range(servers):
+        text = text.replace(f"127.0.0.1:{7000 + index}", f"127.0.0.1:{base + index}")
+    path.write_text(text)
 
 
 def parts(file: GraphFile, of: str = "net.") -> list[str]:

@@ -186,6 +186,15 @@ WRONG_USES: dict[str, tuple[list[str], int, str]] = {
         "digits.yaml: is a graph file, which says what is computed; give the "
         "deployment file that says where, with `devices` and `map`",
     ),
+    **{
+        f"model in place of a deployment, {command}": (
+            [command, "digits.onnx"],
+            2,
+            "digits.onnx: a model, neither a graph nor a deployment; make a deployment "
+            "of it with `understudy explore digits.onnx … --write FOLDER`",
+        )
+        for command in ("up", "check", "status", "draw")
+    },
     "plan of a graph file": (
         ["check", "digits.yaml", "--plan", "plan"],
         2,

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from graphs.onnx_model import Model
 from tests.support.profiles import profile_of
 from understudy.cli import main
-from understudy.profile_file import LinkProfile, write_profile
+from understudy.profile_file import LinkProfile, Paced, read_profile, write_profile
 
 MODEL = "digits.onnx"
 TWO = ("--endpoint", "pi.json", "--server", "lab.json")
@@ -79,6 +80,18 @@ def test_link_may_be_a_measured_profile():
     assert "home: 15.5 Mbit/s there, 94 Mbit/s back, round trip 2.5 ms" in result.output
 
 
+def test_round_trip_that_nobody_gave_is_said_to_be_assumed():
+    result = run(*TWO, "--link", "16mbit")
+    assert "over 16mbit: 16 Mbit/s, round trip 0 ms assumed" in result.output
+
+
+def test_time_of_the_whole_is_said_at_best_and_as_frames_come():
+    profile = read_profile(Path("pi.json"))
+    write_profile(replace(profile, paced=Paced(1.5, 0.0)), Path("pi.json"))
+    result = run(*TWO, "--link", "16mbit,5ms")
+    assert "endpoint: 20 ms whole at best, 30 as frames come (" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -91,6 +104,7 @@ def test_link_may_be_a_measured_profile():
         ((*TWO, "--link", "1mbit", "--power", "cam=1W"), "known are endpoint, idle"),
         ((*TWO, "--link", "1mbit", "--codec", "mp3"), "use lossless, any"),
         ((*TWO, "--link", "1mbit", "--pin", "conv"), "write NODE=endpoint"),
+        ((*TWO, "--link", "1mbit", "--input", "x.npz"), "without --write or"),
         ((*TWO, "--link", "1mbit", "--max-memory", "lots"), "write 64MB"),
         ((*TWO, "--device", "a=pi.json"), "stands in place of --endpoint"),
         (("--device", "pi.json"), "write NAME=PROFILE"),

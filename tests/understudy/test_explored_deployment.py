@@ -12,15 +12,16 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
-from dataflow.errors import UnderstudyError
+from dataflow.errors import MisuseError, UnderstudyError
 from graphs.deployment_file import read_deployment
+from tests.support.deployed import on_free_ports
 from tests.support.profiles import profile_of
 from understudy.candidates import Device
 from understudy.checking import check
 from understudy.cli import main
 from understudy.costs import Exit, Link
 from understudy.exploration import Exploration
-from understudy.explore_subject import Subject, read_subject
+from understudy.explore_subject import Subject, read_subject, showing
 from understudy.explored_deployment import write_deployment
 from understudy.exploring import Wish, explore
 from understudy.profile_file import SessionFacts, write_profile
@@ -83,6 +84,39 @@ def test_model_without_pictures_gets_a_source_of_tensors() -> None:
             "a": (1, 6),
             "b": (1, 6),
         }
+
+
+def test_given_frame_of_tensors_is_what_the_source_shows() -> None:
+    given = {
+        name: np.full((1, 6), value, "float32")
+        for name, value in zip("ab", (3, 7), strict=True)
+    }
+    np.savez("given.npz", **given)
+    subject = showing(read_subject(two_inputs()), Path("given.npz"))
+    row = explored(subject).panels[0].rows[0]
+    check(write_deployment(Path("out"), subject, row), None, False)
+    with np.load(Path("out") / "frames.npz") as frames:
+        assert {name: frames[name].tolist() for name in frames} == {
+            name: [array.tolist()] for name, array in given.items()
+        }
+
+
+def test_given_picture_gets_to_the_network_within_a_grey_level() -> None:
+    size = 1000.0
+    given = size * np.random.default_rng(1).random((1, 1, 8, 8), np.float32)
+    np.savez("given.npz", given)
+    subject = showing(read_subject(Path("digits.onnx")), Path("given.npz"))
+    file = write_deployment(Path("out"), subject, explored(subject).panels[0].rows[0])
+    prepared = read_deployment(file).graph.graph.actors["prep"].params
+    with np.load(Path("out") / "frames.npz") as frames:
+        (pixels,) = frames["x"]
+    seen = pixels.transpose(2, 0, 1) * prepared["scale"] + prepared["offset"]
+    assert np.abs(seen - given[0]).max() < size / 255
+
+
+def test_graph_shows_frames_of_its_own() -> None:
+    with pytest.raises(MisuseError, match="are those of its source"):
+        showing(read_subject(Path("digits.yaml")), Path("given.npz"))
 
 
 def test_devices_run_as_they_were_profiled() -> None:
@@ -148,6 +182,7 @@ def test_best_is_written_and_answers_frames() -> None:
     assert re.search(
         r"# Expected: [\d.]+ ms a frame \(p50, within [\d.]+\) over 1mbit", written
     )
+    on_free_ports(Path("out/deployment.yaml"), 1)
     result = run(main, ["up", "out/deployment.yaml", "--run", "run", "--seconds", "1",
                         "--json", "run.json"])  # fmt: skip
     assert result.exit_code == 0, result.output

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -19,11 +20,11 @@ from understudy.live import HEADER, Live, Notes
 from understudy.screen import Screen
 
 
-def _up(plan: Path, *options: str) -> list[str]:
+def _up(plan: Path, *options: str, seconds: float = 1.5) -> list[str]:
     run = str(plan.parent / "run")
     return [
         *(sys.executable, "-m", "understudy", "up", str(plan), "--run", run),
-        *("--seconds", "1.5", *options),
+        *("--seconds", str(seconds), *options),
     ]
 
 
@@ -39,16 +40,22 @@ def test_pipe_gets_what_happens_and_the_summary(tmp_path: Path) -> None:
 
 
 def test_plain_prints_a_line_a_second(tmp_path: Path) -> None:
-    plan = toy_plan(tmp_path / "plan", port=free_ports(1), servers=1)
-    done = subprocess.run(
-        _up(plan.folder, "--plain"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    """Three of them, however late: then the run is ended."""
+    plan = toy_plan(
+        tmp_path / "plan", port=free_ports(1), servers=1, local=False, deadline_ms=3e4
     )
-    assert HEADER in done.stdout
-    assert re.search(r"^   1 s +\d+ .* edge\.0 \d+$", done.stdout, re.MULTILINE)
+    line = re.compile(r" +(\d+) s +\d+ .* edge\.0 \d+(, .*)?\n")
+    with subprocess.Popen(
+        _up(plan.folder, "--plain", seconds=45), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert HEADER in (text.rstrip("\n") for text in process.stdout)
+        found = filter(None, map(line.fullmatch, process.stdout))
+        first, _, third = (int(match[1]) for match in islice(found, 3))
+        process.terminate()
+        process.stdout.read()
+        assert process.wait(60) == 0
+    assert third > first > 0
 
 
 def test_terminal_shows_devices_links_and_streams(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def test_folder_of_earlier_parts_is_replaced(tmp_path: Path) -> None:
     ("arguments", "status", "said"),
     [
         (["--at", "feature1"], 1, "did you mean 'features1'?"),
+        (["--at", "Nosuch"], 1, "list what can be cut with `understudy split "),
+        (["--at", "features1", "--input", str(DIGITS)], 2, "with numpy.savez\n"),
         (["--at", "stage1/block0/conv0/out"], 1, "bypasses it"),
         (["--at", "features1,"], 1, "an empty name"),
         (["--at", "input"], 1, "the head would be empty"),

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
             "What is wanted": "objective codec require max_endpoint_ms max_memory pins",
             "Of a frame": "answer_bytes jpeg_bytes exit_share exit_ms",
             "What comes out": (
-                "everything report_folder folder measure live_run csv_file json_file"
+                "everything report_folder folder measure input_file live_run csv_file "
+                "json_file"
             ),
         }
     )
@@ -152,6 +153,13 @@ if TYPE_CHECKING:
     help="Run the best, all local and the raw frame, as processes here, links shaped.",
 )
 @click.option(
+    "--input",
+    "input_file",
+    type=PATH,
+    metavar="FRAME.npz",
+    help="What --write and --measure play, as given to `profile`. Default: made up.",
+)
+@click.option(
     "--on",
     "live_run",
     type=PATH,
@@ -185,6 +193,7 @@ def explore(
     exit_ms: float | None,
     folder: Path | None,
     measure: bool,
+    input_file: Path | None,
     live_run: Path | None,
     everything: bool,
     json_file: Path | None,
@@ -204,7 +213,7 @@ def explore(
     """  # noqa: D301  (click reads it)
     from understudy import explore_words as words
     from understudy.constraints import Constraints
-    from understudy.explore_subject import read_subject
+    from understudy.explore_subject import read_subject, showing
     from understudy.explore_text import show
     from understudy.explored_deployment import write_best
     from understudy.exploring import Wish
@@ -218,6 +227,10 @@ def explore(
     first = next(iter(profiles))
     devices = words.read_devices(profiles, {} if slow is None else {first: slow})
     subject = read_subject(model, devices[0].profile.model.dims)
+    if input_file is not None:
+        if folder is None and not measure:
+            raise MisuseError("--input: nothing shows it without --write or --measure")
+        subject = showing(subject, input_file)
     found = [words.parse_link(link) for link in links]
     early = None
     if run_folder is not None:
