@@ -8,7 +8,7 @@ YAML; running one needs only the folder.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,21 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What was predicted of a deployment before it ran.
+
+    Attributes:
+        p50_ms: Median latency of its full answers.
+        within_ms: Known to within so much, on either side.
+        over: Names of the links that it was predicted for; empty: of none.
+    """
+
+    p50_ms: float
+    within_ms: float
+    over: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A compiled deployment.
 
@@ -78,6 +93,7 @@ class Plan:
         keys: Folder of CURVE certificates, or None for plain links.
         segments: SHA-256 of each file that its actors run -> length in bytes. A device
             that lacks one asks its peers, see `dataflow.segments`.
+        expected: None: nobody predicted anything.
     """
 
     name: str
@@ -87,6 +103,7 @@ class Plan:
     folder: Path
     keys: Path | None = None
     segments: Mapping[str, int] = field(default_factory=dict)
+    expected: Expected | None = None
 
     @property
     def digest(self) -> str:
@@ -152,6 +169,7 @@ def read_plan(folder: Path) -> Plan:
         folder=folder,
         keys=Path(data["keys"]) if data["keys"] else None,
         segments=data["segments"],
+        expected=Expected(**data["expected"]) if data["expected"] else None,
     )
 
 
@@ -182,6 +200,7 @@ def _text(plan: Plan) -> str:
             ],
             "keys": str(plan.keys) if plan.keys else None,
             "segments": dict(plan.segments),
+            "expected": asdict(plan.expected) if plan.expected else None,
             "graph": graph_to_json(plan.graph),
             "reference": graph_to_json(plan.reference),
         },

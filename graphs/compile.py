@@ -39,6 +39,7 @@ def compile_plan(deployment: Deployment, folder: Path) -> Plan:
         folder=folder,
         keys=deployment.keys,
         segments={sha256: len(segment.data) for sha256, segment in made.items()},
+        expected=deployment.expected,
     )
     write_segments(made, folder / SEGMENTS)
     write_plan(plan)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from dataflow.errors import MisuseError, nearest
 from dataflow.graph import TokenType
-from dataflow.plan import Device
+from dataflow.plan import Device, Expected
 from dataflow.redundancy import Redundancy
 from dataflow.wire.compression import AUTO, COMPRESSIONS
 from graphs.actor_types import is_part
@@ -181,6 +181,7 @@ class Deployment:
     window: int | None
     redundancy: Redundancy
     keys: Path | None
+    expected: Expected | None
     places: Mapping[str, Place] = field(compare=False)
 
     @property

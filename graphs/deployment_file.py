@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataflow.cores import parse_cores
 from dataflow.errors import UnderstudyError, nearest
+from dataflow.plan import Expected
 from dataflow.redundancy import STANDBY, Redundancy
 from graphs.deployment import (
     BATCH_MAX,
@@ -30,7 +31,7 @@ from graphs.units import RANGE
 __all__ = ["Deployment", "read_deployment"]
 
 KEYS_REQUIRED = ("understudy", "deployment", "graph", "devices", "map")
-KEYS_OPTIONAL = ("failover", "keys")
+KEYS_OPTIONAL = ("failover", "keys", "expected")
 GROUP_KEYS_REQUIRED = ("role",)
 SERVER_KEYS = ("listen", "connect", "batch_max", "batch_wait_ms")
 GROUP_KEYS_OPTIONAL = (
@@ -38,6 +39,8 @@ GROUP_KEYS_OPTIONAL = (
     *("threads", "cores", "providers"),
 )
 THREADS_MAX = 1024
+EXPECTED_KEYS_REQUIRED = ("p50_ms", "within_ms")
+EXPECTED_KEYS_OPTIONAL = ("over",)
 FAILOVER_KEYS = ("order", "redundancy", "deadline_ms", "window")
 
 ROLES = ("endpoint", "server")
@@ -95,7 +98,7 @@ class _DeploymentReader:
         )
         check_version(top, self._problems, "deployment")
         name = self._text(top, "deployment")
-        keys = self._keys(top)
+        keys, expected = self._keys(top), self._expected(top)
         if "devices" in top:
             self._read_groups(top["devices"])
         graph = self._graph(top["graph"], params) if "graph" in top else None
@@ -124,6 +127,7 @@ class _DeploymentReader:
             window=window,
             redundancy=redundancy,
             keys=keys,
+            expected=expected,
             places=self._places,
         )
 
@@ -133,6 +137,24 @@ class _DeploymentReader:
     def _keys(self, top: Mapping[str, Value]) -> Path | None:
         text = self._text(top, "keys")
         return Path(os.path.abspath(self._path.parent / text)) if text else None
+
+    def _expected(self, top: Mapping[str, Value]) -> Expected | None:
+        if "expected" not in top:
+            return None
+        fields = self._problems.keys(
+            top["expected"],
+            "expected",
+            required=EXPECTED_KEYS_REQUIRED,
+            optional=EXPECTED_KEYS_OPTIONAL,
+        )
+        p50_ms, within_ms = (
+            self._problems.number(fields[key], f"expected: {key}")
+            if key in fields
+            else None
+            for key in EXPECTED_KEYS_REQUIRED
+        )
+        over = self._text(fields, "over")
+        return Expected(p50_ms, within_ms, over) if p50_ms and within_ms else None
 
     def _graph(self, value: Value, params: Params) -> GraphFile | None:
         text = self._problems.text(value, "graph")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dataflow.graph import DROP_ROW
 from dataflow.outcome import Status
+from dataflow.plan import Expected
 from understudy.faults import Detection, FaultFigures, faults, maximum
 from understudy.json_lines import VERSION, is_number
 from understudy.records import Result, Run, StreamRecord, natural_key
@@ -117,6 +118,8 @@ class Figures:
     faults: tuple[FaultFigures, ...]
     full_error: float | None
     """max|d| / max|ref| of the full answers against the unsplit model's."""
+    expected: Expected | None
+    """Of full answers, as the deployment predicts."""
     sent: Mapping[str, int]
     """Tokens by codec, of the streams that chose it and have ended."""
 
@@ -173,6 +176,7 @@ def figures(run: Run, full_error: float | None = None) -> Figures:
         streams=tuple(_stream(record) for record in run.streams),
         faults=tuple(faults(run, origin_s)),
         full_error=full_error,
+        expected=run.plan.expected if run.plan is not None else None,
         sent=_sent(run),
     )
 

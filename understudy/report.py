@@ -17,6 +17,7 @@ from understudy.run_folder import DEPLOYMENT_FILE
 from understudy.summary import (
     NONE,
     Column,
+    expected_text,
     full_text,
     milliseconds,
     outcome_table,
@@ -122,6 +123,8 @@ def _tiles(figures: Figures) -> Iterator[str]:
         note = "one failure" if count == 1 else f"worst of {count} failures"
         tiles.append(("gap", gap, note))
     yield page.tiles(tiles)
+    if words := expected_text(figures):
+        yield f"<p>{words.capitalize()}.</p>"
     if figures.full_error is not None:
         words = full_text(figures.full_error).capitalize()
         yield f"<p>{words} (greatest difference over greatest magnitude).</p>"

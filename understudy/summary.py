@@ -53,6 +53,7 @@ def format_summary(
         format_table(*stream_table(figures), width, ink),
         format_table(*fault_table(figures), width, ink) if figures.faults else "",
         f"tokens sent as {counts_text(figures.sent)}" if figures.sent else "",
+        expected_text(figures),
         "" if figures.full_error is None else full_text(figures.full_error),
         _promise(verdict, width, ink),
     ]
@@ -142,6 +143,24 @@ def _fault_row(fault: FaultFigures) -> list[str]:
         f"{fault.dropped:,}",
         NONE if fault.back_s is None else f"{fault.back_s:.2f}",
     ]
+
+
+def expected_text(figures: Figures) -> str:
+    """Return what full answers took beside what was expected; empty: nothing was."""
+    expected = figures.expected
+    took = next((o.latency for o in figures.outcomes if o.status == "full"), None)
+    if expected is None or took is None:
+        return ""
+    over = f" over {expected.over}" if expected.over else ""
+    more_ms = took.p50_ms - expected.p50_ms
+    verdict = "within that"
+    if abs(more_ms) > expected.within_ms:
+        verdict = "more than that" if more_ms > 0 else "less than that"
+    return (
+        f"full answers took {milliseconds(took.p50_ms)} ms (p50); expected were "
+        f"{milliseconds(expected.p50_ms)} ms{over}, within "
+        f"{milliseconds(expected.within_ms)}: {verdict}"
+    )
 
 
 def full_text(error: float) -> str:

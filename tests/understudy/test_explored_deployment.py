@@ -1,8 +1,8 @@
 """What `explore --write` writes is what `check` and `up` take."""
 
 import json
-import re
 import shutil
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
@@ -178,14 +178,16 @@ def test_best_is_written_and_answers_frames() -> None:
                         "--max-endpoint-ms", "19", "--write", "out"])  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "understudy up out/deployment.yaml" in result.output
-    written = Path("out/deployment.yaml").read_text()
-    assert re.search(
-        r"# Expected: [\d.]+ ms a frame \(p50, within [\d.]+\) over 1mbit", written
-    )
     on_free_ports(Path("out/deployment.yaml"), 1)
     result = run(main, ["up", "out/deployment.yaml", "--run", "run", "--seconds", "1",
                         "--json", "run.json"])  # fmt: skip
     assert result.exit_code == 0, result.output
-    outcomes = json.loads(Path("run.json").read_text())["outcomes"]
+    assert "over 1mbit,9ms, within" in result.output
+    figures = json.loads(Path("run.json").read_text())
+    explored = read_deployment(Path("out/deployment.yaml")).expected
+    assert explored is not None
+    assert figures["expected"] == asdict(explored)
+    assert 9 < explored.p50_ms < 60
+    outcomes = figures["outcomes"]
     assert [outcome["status"] for outcome in outcomes] == ["full"]
     assert outcomes[0]["frames"] > 5

@@ -1,12 +1,14 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
+from dataflow.plan import Expected
 from understudy.figures import figures
 from understudy.promise import judge
 from understudy.run_folder import read_run
-from understudy.summary import format_summary
+from understudy.summary import expected_text, format_summary
 
 
 @pytest.fixture
@@ -77,6 +79,23 @@ def test_percentiles_are_measured_frames(maker):
         row["settled_s"] = row["fired_s"] + k / 1e3
     took = _figures(made).outcomes[0].latency
     assert (took.p50_ms, took.p99_ms, took.max_ms) == pytest.approx((50, 99, 100))
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "verdict"),
+    [(47.5, "within that"), (40, "more than that"), (60, "less than that")],
+)
+def test_full_answers_are_held_against_what_was_expected(maker, p50_ms, verdict):
+    made = maker.simulate(seconds=2, cameras=1)
+    for k, row in enumerate(made.results[maker.results_name("cam.0")][1:-1], start=1):
+        row["settled_s"] = row["fired_s"] + k / 1e3
+    found = _figures(made)
+    assert expected_text(found) == ""
+    text = expected_text(replace(found, expected=Expected(p50_ms, 3, "1mbit")))
+    assert text == (
+        f"full answers took 50.0 ms (p50); expected were {p50_ms:.1f} ms over 1mbit, "
+        f"within 3.00: {verdict}"
+    )
 
 
 def test_rate_of_answers_does_not_count_drops(maker):
