@@ -37,8 +37,12 @@ FIRST, OTHER = "a.0+b.0+c.0", "a.1+b.1+c.1"
 
 @pytest.fixture
 def sums(tmp_path: Path) -> Plan:
-    """Three servers in a row, two of each: tokens are always under way."""
-    return chain_plan(tmp_path, tiers="abc", rate_hz=200, take_s=0.004)
+    """Three servers in a row, two of each: tokens are always under way.
+
+    Each server is busy for two fifths of the time: at four fifths, a machine with one
+    core to spare fell behind after a kill, and then frames are dropped, as they must.
+    """
+    return chain_plan(tmp_path, tiers="abc", rate_hz=80, take_s=0.005)
 
 
 @pytest.fixture(params=[40, 4096], ids=["answers compressed", "answers as they are"])
@@ -67,11 +71,12 @@ def _is_right(answered: list[Result]) -> bool:
 
 
 def _of_admitted(answered: list[Result]) -> set[str]:
-    """Return the statuses of frames that the window had room for.
+    """Return the statuses of frames that were let in.
 
-    A machine that stalls for longer than the window covers drops some, as it must.
+    A machine that stalls for longer than the window covers drops some, as it must, and
+    lowers the rate for a while, so that those it drops are spread.
     """
-    return {str(r.status) for r in answered if r.reason != "window"}
+    return {str(r.status) for r in answered if r.reason not in ("window", "rate")}
 
 
 def _refusals(run: Played) -> set[str]:
