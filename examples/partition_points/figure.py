@@ -83,9 +83,9 @@ def gains(found: Sequence[Gain]) -> str:
                         textcoords="offset points", va="center", fontsize=9,
                         color=colour)  # fmt: skip
         ax.axhline(EDGE_PRUNE, color=INK, linewidth=0.8, linestyle=(0, (1.5, 2)))
-        ax.annotate("Edge-PRUNE, 6.0 x", (1, EDGE_PRUNE), xytext=(0, 3),
+        ax.annotate("Edge-PRUNE, 6.0 x", (0, EDGE_PRUNE), xytext=(6, 3),
                     xycoords=("axes fraction", "data"), textcoords="offset points",
-                    fontsize=9, color=INK, ha="right")  # fmt: skip
+                    fontsize=9, color=INK)  # fmt: skip
         ax.axhline(1, color=FAINT, linewidth=0.8)
         ax.set_xscale("log")
         ticks = sorted({gain.slow for gain in found})
