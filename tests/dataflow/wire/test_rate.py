@@ -114,6 +114,14 @@ def test_tokens_let_go_a_fast_link_whose_probes_were_all_late() -> None:
     assert meter.bytes_s >= FAST_BYTES_S
 
 
+def test_what_was_late_before_a_quick_probe_does_not_count_after_it() -> None:
+    wire = Wire(2e6)
+    wire.carry(*(float(n) for n in range(GROUP)))
+    probe(wire.meter, 0.0)
+    wire.carry(*(5.0 + n for n in range(GROUP)))
+    assert wire.meter.bytes_s >= FAST_BYTES_S
+
+
 def test_a_slow_link_is_probed_ever_more_rarely() -> None:
     meter = Wire(2e6).meter
     tried = [now_s for now_s in range(600) if meter.tries(float(now_s))]
