@@ -245,9 +245,10 @@ def test_nothing_is_left_of_a_proxy() -> None:
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
+    port = free_ports(1)  # which stays claimed
     before, threads = descriptors(), threading.active_count()
     with socket.create_server((HOST, 0)) as listener, Proxy() as proxy:
-        link = proxy.link(port=free_ports(1), target=listener.getsockname()[1])
+        link = proxy.link(port=port, target=listener.getsockname()[1])
         with socket.create_connection((HOST, link.port)), listener.accept()[0]:
             pass
     assert descriptors() == before

@@ -187,8 +187,8 @@ def _runnable(graph: Graph, gate: dict[str, dict[str, float]]) -> Graph:
 WRONG = {
     "unknown port": (
         (EXITS, "net.logit: {answer: early.logits, gate: sure}"),
-        "gated.yaml:30:3: exits: net.logit: actor 'net' has no port 'logit'; "
-        "did you mean 'logits'?",
+        "gated.yaml:30:3: exits: net.logit: actor 'net' has no port 'logit' "
+        "(did you mean 'logits'?)",
     ),
     "an input": (
         (EXITS, "net.logits: {answer: early.features, gate: sure}"),
@@ -212,8 +212,8 @@ WRONG = {
     ),
     "unknown gate": (
         (EXITS, "net.logits: {answer: early.logits, gate: shure}"),
-        "gated.yaml:30:44: exits: net.logits: actor 'shure' is not in the graph; "
-        "did you mean 'sure'?",
+        "gated.yaml:30:44: exits: net.logits: actor 'shure' is not in the graph "
+        "(did you mean 'sure'?)",
     ),
     "no gate": (
         (EXITS, "net.logits: {answer: early.logits}"),

@@ -78,7 +78,7 @@ def test_actor_without_a_time_has_none(tmp_path: Path) -> None:
         ('rate="3"', 'rate="1,2"', "11:9: <port> with rate '1,2'"),
         ('rate="3"', 'rate="-3"', "<port> with rate '-3'"),
         ('"b" dstPort="in"', '"bb" dstPort="in"', "dstActor 'bb', which is not"),
-        ('dstPort="in"', 'dstPort="inn"', "actor 'b' does not have; did you"),
+        ('dstPort="in"', 'dstPort="inn"', "actor 'b' does not have (did you"),
         ('type="in" rate="3"', 'type="on" rate="3"', "of type 'on'; say in or out"),
         ('time="5"', 'time="soon"', "execution time 'soon' is not a number"),
         ('actor="b"', 'actor="bee"', "of 'bee', which is not an actor"),
