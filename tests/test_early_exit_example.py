@@ -11,6 +11,7 @@ import pytest
 
 from actors import behaviour
 from dataflow.behaviour import Site
+from dataflow.wire.rate import PROBE_BYTES, SLOW_PROBES
 from examples.early_exit.play import Played, Scene, play, right_share
 from examples.early_exit.tradeoff import behind
 from tests.support.run import outcome, played, results
@@ -46,9 +47,11 @@ def test_threshold_above_one_sends_every_frame(never: Played) -> None:
     assert len(never.frames) == IMAGES
     assert {(frame.who, frame.asked) for frame in never.frames} == {("server", 1)}
     assert (never.there_bytes, never.back_bytes) == (76 + 1024, 76 + 40)
-    # The rest of what a link carries are hellos, heartbeats and framing.
+    # The rest of what a link carries are probes, hellos, heartbeats and framing.
     assert never.link_bytes is not None
-    assert 1 < never.link_bytes / (IMAGES * never.there_bytes) < 1.2
+    probes_bytes = (1 + SLOW_PROBES) * PROBE_BYTES
+    frames_bytes = IMAGES * never.there_bytes
+    assert 1 < never.link_bytes / frames_bytes < 1.2 + probes_bytes / frames_bytes
 
 
 def test_ends_of_the_trade_off_are_as_right_as_the_models(

@@ -154,9 +154,10 @@ class RateMeter:
     def tries(self, now_s: float) -> bool:
         """Tell whether to probe a link anew that is held for slow.
 
-        A stall may have made it so, and nothing that it carries may tell.
+        A stall may have made it so, and nothing that it carries may tell. What that
+        costs is a longer heartbeat: where it is none, there is nothing to be mended.
         """
-        if not 0.0 < self.bytes_s < FAST_BYTES_S:
+        if self.rate is None or self.rate.heartbeat == HEARTBEAT:
             return False
         if self._try_s is None:
             self._try_s = now_s + TRY_S
