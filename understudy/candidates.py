@@ -243,14 +243,14 @@ class Device:
         if end is None or (end is not start and end.kind not in REMOTE):
             ms, error_ms, memory_mb = self._between(_inner(start), _inner(end))
         around_ms = self._around_ms(start, end, ms * self.factor)
-        ms, error_ms = self.ms(ms), self.ms(error_ms)
-        profile = self.profile
-        added_ms = profile.runtime.error_ms * self.factor
+        profile, factor = self.profile, self.factor
+        ms, error_ms = profile.paced.ms(ms) * factor, self.ms(error_ms)
+        added_ms = profile.runtime.error_ms * factor
         error_ms = math.hypot(error_ms, profile.paced.error * ms, added_ms)
         return Part(self.name, ms, error_ms, memory_mb, around_ms, self.message_ms)
 
     def ms(self, least_ms: float) -> float:
-        """Return what work takes here, as frames come, that takes so long at best."""
+        """Return what work takes here, once started, that takes so long at best."""
         return least_ms * self.profile.paced.slower * self.factor
 
     @property

@@ -54,7 +54,7 @@ def _opening(exploration: Exploration) -> Iterator[str]:
     yield exploration.model
     for device in exploration.devices:
         least_ms = device.profile.whole.min_ms * device.factor
-        paced_ms = least_ms * device.profile.paced.slower
+        paced_ms = device.profile.paced.ms(device.profile.whole.min_ms) * device.factor
         facts = [device.profile.machine.get("processor", "")]
         facts += [device.scaled] if device.scaled else []
         if device.profile.noise.flagged:

@@ -229,10 +229,17 @@ class Measuring:
     def paced(self) -> float:
         """Return the median of what the whole takes when it runs now and then, s."""
         self._tell("running the model at a pace")
-        (first_s,) = at_a_pace(self._whole, 1)
-        left = int(_PACED_BUDGET_S / (first_s + PERIOD_S))
-        count = max(_PACED_RUNS_MIN, min(_PACED_RUNS_MAX, left))
-        return statistics.median(at_a_pace(self._whole, count))
+        return _paced_s(self._whole)
+
+    def paced_parts(self, cut: Cut) -> float:
+        """Return the same of head and tail of a cut, one after the other, summed."""
+        self._tell("running parts of the model at a pace")
+        with ExitStack() as opened:
+            parts = []
+            for timed in self._head_and_tail(cut):
+                opened.callback(timed.close)
+                parts.append(timed)
+            return sum(map(_paced_s, parts))
 
     def answer(self) -> list[Array]:
         """Return what the model makes of the frame, in the order of its outputs."""
@@ -260,3 +267,10 @@ class Measuring:
             yield from timed.values().items()
         finally:
             timed.close()
+
+
+def _paced_s(call: Callable[[], object]) -> float:
+    (first_s,) = at_a_pace(call, 1)
+    left = int(_PACED_BUDGET_S / (first_s + PERIOD_S))
+    count = max(_PACED_RUNS_MIN, min(_PACED_RUNS_MAX, left))
+    return statistics.median(at_a_pace(call, count))

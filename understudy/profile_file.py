@@ -75,15 +75,23 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """The whole, run now and then, as frames come, and not again and again.
+    """A model, run now and then, as frames come, and not again and again.
+
+    Each part of it pays for its start: the processor slept, and caches are cold.
 
     Attributes:
-        slower: Median wall time over the least: caches are cold, the processor slept.
+        slower: Median wall time over the least, once started.
+        start_ms: For the start of the whole, or of a part.
         error: Relative; it was looked at a few times, and so far apart they were.
     """
 
     slower: float
+    start_ms: float
     error: float
+
+    def ms(self, least_ms: float) -> float:
+        """Return what takes so long at best; 0 if nothing is computed."""
+        return least_ms * self.slower + self.start_ms if least_ms else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +391,7 @@ def _profile(data: Fields) -> Profile:
         rounds=data.count("rounds"),
         seconds=data.size("seconds"),
         whole=Spread(*map(whole.size, ("min_ms", "p50_ms", "p95_ms"))),
-        paced=Paced(*map(paced.size, ("slower", "error"))),
+        paced=Paced(*map(paced.size, ("slower", "start_ms", "error"))),
         runtime=Runtime(*map(runtime.size, added)),
         ends=Ends(
             ends.size("prepare_ms"), ends.size("pack_ms"), _sizes(ends.fields("answer"))

@@ -21,7 +21,8 @@ def profile_text(profile: Profile) -> str:
         f"noise    p90 {noise.p90_over_min:.2f} x the least of a fixed product{busy}",
         f"memory   session {profile.memory.session_mb:.0f} MB, "
         f"peak of the process {profile.memory.peak_mb:.0f} MB",
-        f"paced    {paced.slower:.2f} x the least, within {100 * paced.error:.0f} %",
+        f"paced    {paced.slower:.2f} x the least, and {paced.start_ms:.2f} ms for a "
+        f"start, within {100 * paced.error:.0f} %",
         f"runtime  adds {added.frame_ms:.2f} ms to a frame, {added.message_ms:.2f} at "
         f"each end of a message, {added.hand_off_ms:.2f} to a long computation",
         _boundary(profile.boundary_ms),

@@ -114,6 +114,8 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
         places = [_place(model, cut, shares) for cut in found]
         times = measuring.times(_chosen(found, places, wanted), wanted.rounds)
         paced_s.append(measuring.paced())
+        apart = _middle(times)
+        parts_s = measuring.paced_parts(apart) if apart else None
         tell("encoding")
         wires, codecs = _encoded(measuring, found)
         stands_around = ends(model, measuring.answer())
@@ -131,7 +133,7 @@ def profile(path: Path, wanted: Wanted, tell: Tell) -> Profile:
         rounds=len(times.whole_s),
         seconds=round(now_s() - start_s, 2),
         whole=_spread(times),
-        paced=_paced(times, paced_s),
+        paced=paced(times, paced_s, apart, parts_s),
         runtime=added,
         ends=stands_around,
         boundary_ms=_boundary_ms(times),
@@ -209,11 +211,38 @@ def _spread(times: Times) -> Spread:
     return Spread(*(round(float(s) * 1e3, 4) for s in found_s))
 
 
-def _paced(times: Times, paced_s: Sequence[float]) -> Paced:
-    """Return how much slower the whole is as frames come, by several looks."""
-    typical_s = float(np.mean(paced_s))
-    apart = (max(paced_s) - min(paced_s)) / typical_s
-    return Paced(round(typical_s / min(times.whole_s), 4), round(apart, 4))
+def _middle(times: Times) -> Cut | None:
+    """Return the measured cut whose parts are the most alike; None: there is none."""
+    return min(
+        times.cuts_s,
+        key=lambda cut: abs(min(times.cuts_s[cut][0]) - min(times.cuts_s[cut][1])),
+        default=None,
+    )
+
+
+def paced(
+    times: Times, paced_s: Sequence[float], cut: Cut | None, parts_s: float | None
+) -> Paced:
+    """Return how much slower the model is as frames come, by several looks.
+
+    The whole starts once, the parts of a cut twice: what they take together, beyond
+    what they do at best, tells a start from a slower run. The whole's time is kept.
+
+    Args:
+        times: At best.
+        paced_s: Of the whole, at a pace.
+        cut: One that was measured.
+        parts_s: Of its head and tail together, at a pace; None: there is no cut.
+    """
+    typical_s, least_s = float(np.mean(paced_s)), min(times.whole_s)
+    looked_apart = (max(paced_s) - min(paced_s)) / typical_s
+    start_s = 0.0
+    if cut is not None and parts_s is not None:
+        both_s = sum(map(min, times.cuts_s[cut]))
+        slower = (2 * typical_s - parts_s) / (2 * least_s - both_s)
+        start_s = max(0.0, typical_s - least_s * max(1.0, slower))
+    slower = (typical_s - start_s) / least_s
+    return Paced(round(slower, 4), round(start_s * 1e3, 4), round(looked_apart, 4))
 
 
 def _boundary_ms(times: Times) -> float:

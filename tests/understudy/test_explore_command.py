@@ -87,7 +87,7 @@ def test_round_trip_that_nobody_gave_is_said_to_be_assumed():
 
 def test_time_of_the_whole_is_said_at_best_and_as_frames_come():
     profile = read_profile(Path("pi.json"))
-    write_profile(replace(profile, paced=Paced(1.5, 0.0)), Path("pi.json"))
+    write_profile(replace(profile, paced=Paced(1.5, 0.0, 0.0)), Path("pi.json"))
     result = run(*TWO, "--link", "16mbit,5ms")
     assert "endpoint: 20 ms whole at best, 30 as frames come (" in result.output
 

@@ -342,14 +342,18 @@ def test_device_adds_what_its_profile_says_and_the_factor_scales(
     plain = profile_of(digits, 4.0)
     made = replace(
         plain,
-        paced=Paced(1.5, 0.0),
+        paced=Paced(1.5, 0.25, 0.0),
         runtime=Runtime(0.5, 0.25, 0.125, 0.0),
         ends=Ends(1.0, 2.0, {}),
     )
     near = Device("pi", "", made, factor=2.0)
     found = {place.kind: place for place in places(digits)}
     whole = near.part(None, None)
-    assert whole.ms == pytest.approx(4.0 * 1.5 * 2)
+    assert whole.ms == pytest.approx((4.0 * 1.5 + 0.25) * 2)
+    # Each part has a start of its own, and who computes nothing has none.
+    parts = near.part(None, found["single"]), near.part(found["single"], None)
+    assert sum(part.ms for part in parts) == pytest.approx((4.0 * 1.5 + 2 * 0.25) * 2)
+    assert near.part(None, found["raw"]).ms == 0
     # Runtime and hand-off, then preparing and packing, which are work as well.
     assert whole.around_ms == pytest.approx(2 * (0.5 + 0.125) + 2 * 1.5 * (1.0 + 2.0))
     assert near.part(None, found["raw"]).around_ms == pytest.approx(2 * 0.5)

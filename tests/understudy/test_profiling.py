@@ -19,8 +19,9 @@ from graphs.cuts import cuts
 from graphs.onnx_model import Model
 from tests.support.profiles import RUNTIME
 from understudy.cli import main
+from understudy.measuring import Times
 from understudy.profile_file import SessionFacts, read_profile
-from understudy.profiling import Wanted, profile
+from understudy.profiling import Wanted, paced, profile
 
 DIGITS = Path(str(files("graphs") / "digits" / "digits.onnx"))
 QUICK = Wanted(device="here", anchors=2, rounds=3, runtime=RUNTIME)
@@ -77,6 +78,23 @@ def test_without_anchors_rows_are_of_the_profile_alone():
 def test_times_of_the_nodes_are_those_of_the_whole(digits):
     assert sum(n.ms for n in digits.nodes) == pytest.approx(digits.whole.min_ms, 0.01)
     assert "Conv" in {n.op for n in digits.nodes}
+
+
+@pytest.mark.parametrize(
+    ("parts_s", "slower", "start_ms"),
+    [
+        (0.0126 + 2 * 0.001, 1.2, 1.0),  # each of the parts starts anew
+        (0.0110, 1.3, 0.0),  # they are quicker than the whole: nobody starts
+        (0.0200, 1.0, 3.0),  # no part is quicker than at best
+        (None, 1.3, 0.0),
+    ],
+)
+def test_start_is_told_from_a_slower_run_by_paying_it_twice(parts_s, slower, start_ms):
+    (cut,) = (cut for cut in cuts(Model.read(DIGITS)) if cut.tensors == ("features2",))
+    times = Times(whole_s=[0.010], cuts_s={cut: ([0.004], [0.0065])})
+    found = paced(times, [0.013], None if parts_s is None else cut, parts_s)
+    assert (found.slower, found.start_ms) == pytest.approx((slower, start_ms), abs=0.01)
+    assert found.ms(10.0) == pytest.approx(13.0, abs=0.01)  # the whole as it was seen
 
 
 def test_heads_need_more_memory_the_later_the_cut(digits):
