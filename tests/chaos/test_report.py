@@ -1,6 +1,7 @@
 """What a campaign reports, from vitals and events that a test can set."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def test_suspicion_without_a_fault_is_told(tmp_path: Path) -> None:
     kept = [t for t in log.read_text().splitlines() if '"fault"' not in t]
     log.write_text("\n".join(kept) + "\n")
     (told,) = summarise(campaign(), finish(tmp_path)).unprovoked
-    assert "cam.0 suspected edge.0 (connection: " in told
+    # A token may have found the lane gone before libzmq told that it is.
+    assert re.search(r"cam\.0 suspected edge\.0 \((connection|send): ", told)
 
 
 @pytest.mark.parametrize(
