@@ -7,6 +7,8 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import TypeVar
 
+from dataflow.strong import components
+
 T = TypeVar("T", bound=Hashable)
 
 
@@ -58,45 +60,14 @@ def cycles(feeds: Mapping[T, Collection[T]]) -> list[set[T]]:
     Args:
         feeds: Every item is among its keys.
 
-    Source:
-        Sharir, "A strong-connectivity algorithm", 1981.
-
     >>> [sorted(c) for c in cycles({"a": "c", "b": "a", "c": "b", "d": "a"})]
     [['a', 'b', 'c']]
     """
-    readers = _reversed(feeds)
-    seen: set[T] = set()
-    found = []
-    for item in reversed(_finished(feeds)):
-        if item not in seen:
-            todo, cycle = [item], {item}
-            while todo:
-                fresh = set(readers.get(todo.pop(), ())) - seen - cycle
-                cycle |= fresh
-                todo.extend(fresh)
-            seen |= cycle
-            if len(cycle) > 1:
-                found.append(cycle)
-    return found
-
-
-def _finished(leads: Mapping[T, Collection[T]]) -> list[T]:
-    """Return all items in the order in which a walk into depth leaves them."""
-    seen: set[T] = set()
-    done: list[T] = []
-    for start in leads:
-        path = [] if start in seen else [(start, iter(leads[start]))]
-        seen.add(start)
-        while path:
-            item, ahead = path[-1]
-            fresh = next((other for other in ahead if other not in seen), None)
-            if fresh is None:
-                done.append(item)
-                path.pop()
-            else:
-                seen.add(fresh)
-                path.append((fresh, iter(leads[fresh])))
-    return done
+    items = list(feeds)
+    rank = {item: index for index, item in enumerate(items)}
+    following = [[rank[feed] for feed in feeds[item]] for item in items]
+    found = ({items[index] for index in part} for part in components(following))
+    return [cycle for cycle in found if len(cycle) > 1]
 
 
 def reached(start: Iterable[T], leads: Mapping[T, Collection[T]]) -> set[T]:

@@ -4,7 +4,7 @@ Exit and network are timed here, one after the other, on one thread; the exit ta
 same share of the network's time on the endpoint as it does here.
 """
 
-import time
+from functools import partial
 
 from actors.trial import open_session, run
 from graphs.actor_types import is_model
@@ -12,6 +12,7 @@ from graphs.split import Segment
 from understudy.explore_subject import Subject
 from understudy.model_input import natural
 from understudy.profile_file import Profile
+from understudy.timing import in_turn
 
 TRIALS = 10
 """Of each, the quickest counts; the first ones touch memory for the first time."""
@@ -38,10 +39,6 @@ def _times_ms(segments: list[Segment]) -> list[float]:
         (open_session(segment.data, optimised=True), natural(segment.inputs))
         for segment in segments
     ]
-    best_s = [float("inf")] * len(tried)
-    for _ in range(TRIALS):
-        for index, (session, given) in enumerate(tried):
-            start_s = time.perf_counter()
-            run(session, given)
-            best_s[index] = min(best_s[index], time.perf_counter() - start_s)
-    return [took_s * 1e3 for took_s in best_s]
+    calls = [partial(run, session, given) for session, given in tried]
+    found = in_turn(calls, TRIALS)
+    return [min(took.wall_s for took in each) * 1e3 for each in found]

@@ -6,7 +6,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,6 +36,13 @@ class Measured:
     fps: float | None = None
     endpoint_ms: float | None = None
     server_ms: float | None = None
+
+    @classmethod
+    def of(cls, latencies_ms: Iterable[float], **more: float | None) -> "Measured":
+        """Return what frames took, of which there is at least one, and `more`."""
+        known = sorted(latencies_ms)
+        count = len(known)
+        return cls(count, known[0], known[count // 2], known[int(count * 0.9)], **more)
 
 
 @dataclass(frozen=True, slots=True)

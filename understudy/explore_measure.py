@@ -140,7 +140,7 @@ def _tried(
     script = Script(rate_hz, 4)
     seconds = (frames + WARM) / rate_hz
     results = _run(stage, row, folder / "latency", script, seconds)
-    latencies = sorted(r.latency_ms for r in results[WARM:] if r.status != "dropped")
+    latencies = [r.latency_ms for r in results[WARM:] if r.status != "dropped"]
     if not latencies:
         raise UnderstudyError("no frame was answered; try it with `up`")
     fps = None
@@ -150,13 +150,7 @@ def _tried(
         script = Script(asked_hz, min(window, 256))
         results = _run(stage, row, folder / "rate", script, THROUGHPUT_S)
         fps = _fps(results)
-    return Measured(
-        len(latencies),
-        latencies[0],
-        latencies[len(latencies) // 2],
-        latencies[int(len(latencies) * 0.9)],
-        fps,
-    )
+    return Measured.of(latencies, fps=fps)
 
 
 def _fps(results: Sequence[Result]) -> float | None:

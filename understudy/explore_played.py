@@ -93,34 +93,15 @@ def played(
     finally:
         run.go_on_under(run.before)
     found = read_run(run_folder)
-    return exploration.with_rows(
-        panel,
-        {
-            row.number: replace(
-                row,
-                measured=_measured(
-                    latencies[row.number],
-                    stage_ms(found, subject.actor, digests[row.number]),
-                ),
+    measured = {}
+    for row in rows:
+        if row.number in digests:
+            ends = stage_ms(found, subject.actor, digests[row.number])
+            took = Measured.of(
+                latencies[row.number], endpoint_ms=ends[0], server_ms=ends[1]
             )
-            for row in rows
-            if latencies.get(row.number)
-        },
-    )
-
-
-def _measured(
-    latencies_ms: list[float], stages: tuple[float | None, float | None]
-) -> Measured:
-    known = sorted(latencies_ms)
-    return Measured(
-        len(known),
-        known[0],
-        known[len(known) // 2],
-        known[int(len(known) * 0.9)],
-        endpoint_ms=stages[0],
-        server_ms=stages[1],
-    )
+            measured[row.number] = replace(row, measured=took)
+    return exploration.with_rows(panel, measured)
 
 
 def _latencies_ms(run_folder: Path, frames: int, plan: Plan) -> list[float]:
